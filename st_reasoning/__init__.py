@@ -1,0 +1,35 @@
+"""st-reasoning: which of two language models makes the better embedder, and why.
+
+``import st_reasoning`` loads neither torch nor mteb; each name below is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from st_reasoning.backbone import convert, verify_attention
+    from st_reasoning.hrsa import panel
+    from st_reasoning.training import TrainingRecipe
+
+_HOMES = {
+    "TrainingRecipe": "st_reasoning.training",
+    "convert": "st_reasoning.backbone",
+    "panel": "st_reasoning.hrsa",
+    "verify_attention": "st_reasoning.backbone",
+}
+
+__all__ = ["TrainingRecipe", "__version__", "convert", "panel", "verify_attention"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
