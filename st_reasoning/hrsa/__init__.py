@@ -1,0 +1,1 @@
+"""Hierarchical representation similarity analysis: do two models represent the same texts alike?"""
