@@ -39,7 +39,9 @@ class Activations:
 def tokenise(
     model: SentenceTransformer, texts: Sequence[str], *, max_tokens: int | None = None
 ) -> list[list[int]]:
-    """Return the token ids of each text as plain text: the tokenizer's special tokens, no prompt, no chat template.
+    """Return the token ids of each text, taken as plain text.
+
+    The tokenizer's special tokens are added; a prompt or a chat template is not.
 
     Args:
         model: Whose tokenizer.
@@ -58,9 +60,9 @@ def tokenise(
     limit = max_tokens if max_tokens is not None else model.max_seq_length
     if limit is not None and limit < 1:
         raise InputError(f"max_tokens: expected at least 1, got {limit}")
-    # Truncation is ours: with a limit, the tokenizer would keep its own side and stride.
-    encoded = model.tokenizer(list(texts), padding=False, truncation=False, verbose=False)["input_ids"]
-    ids: list[list[int]] = [list(row[:limit]) for row in encoded]
+    cut = {} if limit is None else {"truncation": True, "max_length": limit}
+    encoded = model.tokenizer(list(texts), padding=False, verbose=False, **cut)["input_ids"]
+    ids: list[list[int]] = [list(row) for row in encoded]
     for number, row in enumerate(ids):
         if not row:
             raise InputError(f"texts[{number}]: expected at least one token, got none from {texts[number]!r}")
@@ -136,17 +138,16 @@ def transformer(model: SentenceTransformer) -> Any:
     """
     network = getattr(model[0], "model", None)
     if network is None or not hasattr(network, "config"):
-        raise InputError(
-            f"model: expected a transformers model in the first module, got {type(model[0]).__name__} without
-            one"
-        )
+        got = type(model[0]).__name__
+        raise InputError(f"model: expected a transformers model in its first module, got {got} without one")
     return network
 
 
 def forward(network: Any, ids: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
-    """Return all hidden states [batch, length, d] of token ids, padded on the right whatever the tokenizer prefers.
+    """Return all hidden states [batch, length, d] of token ids, padded on the right.
 
-    Pads on the right leave the position of every real token as it is without padding.
+    Whatever side the tokenizer prefers, pads on the right leave the position of every real token as it is
+    without padding.
     """
     longest = max(map(len, ids))
     tokens = torch.zeros(len(ids), longest, dtype=torch.long)
@@ -163,7 +164,7 @@ def forward(network: Any, ids: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Return text numbers in batches, longest first, so that memory is at its peak at once and not at the end."""
+    """Return text numbers in batches, longest first: what does not fit in memory fails at once."""
     order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
     batches: list[list[int]] = []
     for number in order:

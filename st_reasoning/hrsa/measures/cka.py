@@ -63,8 +63,8 @@ def linear_cka_matrix(
     all entries is d u tr K = d u sqrt(r) |K|_F with r the effective rank; runs of 4,096 products are summed
     in float32, the rest in float64. By Cauchy-Schwarz the three terms of the biased value are off by at most
     (4096 + d (sqrt(r_x) + sqrt(r_y))) u of what they are divided by: 2e-3 if every rounding went the same way
-    at d = r = 576. They do not: against float64 the cells differ by less than 1e-7 (measured, with and without
-    massive activations).
+    at d = r = 576. They do not: against float64 the cells differ by less than 1e-7 (measured, with and
+    without massive activations).
 
     Args:
         xs: L_a layers, each [n, d_x]; widths may differ.
