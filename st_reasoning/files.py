@@ -15,6 +15,18 @@ from typing import Any
 from st_reasoning.errors import InputError
 
 
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output folder that would lose something; also worth calling before long work.
+
+    Raises:
+        InputError: if ``path`` is a file, or a non-empty folder and ``overwrite`` is false.
+    """
+    if path.is_file():
+        raise InputError(f"the output {path} is a file; expected a folder that does not exist yet")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise InputError(f"the output folder {path} is not empty; name another one or pass --overwrite")
+
+
 @contextmanager
 def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty scratch folder beside ``path`` that becomes ``path`` only if the block ends well.
@@ -26,10 +38,7 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         InputError: if ``path`` is a file, or a non-empty folder and ``overwrite`` is false.
     """
-    if path.is_file():
-        raise InputError(f"the output {path} is a file; expected a folder that does not exist yet")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise InputError(f"the output folder {path} is not empty; name another one or pass --overwrite")
+    refuse_existing(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     # mkdtemp makes the folder private to the user; what is published follows the umask like any other folder.
@@ -105,6 +114,12 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def file_hash(path: Path) -> str:
+    """Return the SHA-256, in hex, of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def folder_hash(path: Path) -> str:
     """Return the SHA-256, in hex, of the names and contents of all files below ``path``.
 
@@ -113,8 +128,7 @@ def folder_hash(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(file_hash(file)))
     return digest.hexdigest()
 
 

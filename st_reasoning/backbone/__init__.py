@@ -1,0 +1,22 @@
+"""From a causal language model, whatever it comes as, to a verified embedder."""
+
+from st_reasoning.backbone.attention import AttentionReport, verify_attention
+from st_reasoning.backbone.convert import RECORD, convert, open_model, read_record, save_embedder
+from st_reasoning.backbone.prompts import fit_template, format_instruction
+from st_reasoning.backbone.sources import Source, load_causal_lm, resolve, save_causal_lm
+
+__all__ = [
+    "RECORD",
+    "AttentionReport",
+    "Source",
+    "convert",
+    "fit_template",
+    "format_instruction",
+    "load_causal_lm",
+    "open_model",
+    "read_record",
+    "resolve",
+    "save_causal_lm",
+    "save_embedder",
+    "verify_attention",
+]

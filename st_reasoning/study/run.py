@@ -1,0 +1,273 @@
+"""Lay out the steps of a study, run what is missing, and report."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from st_reasoning import __version__
+from st_reasoning.backbone import resolve
+from st_reasoning.config import to_mapping, versions, write_resolved
+from st_reasoning.errors import InputError
+from st_reasoning.files import file_hash, folder_hash, write_json, write_text
+from st_reasoning.study.plan import Outcome, Step, run_steps
+from st_reasoning.study.recipe import Pair, StudyRecipe
+from st_reasoning.study.report import render
+from st_reasoning.study.steps import (
+    check_tasks,
+    compare_models,
+    convert_backbone,
+    evaluate,
+    import_backbone,
+    write_corpus,
+)
+from st_reasoning.training import train
+from st_reasoning.training.data import load_data
+from st_reasoning.variants import fine_tune
+
+ARMS = ("base", "reasoning")
+
+
+def run_study(recipe: StudyRecipe, output: Path, *, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Run every step of a study that is not done yet and write ``study.json`` and ``report.html``.
+
+    Args:
+        recipe: The study.
+        output: Its folder; a second call with the same recipe continues there.
+        say: Receives a line for each step.
+
+    Returns:
+        The content of ``study.json``.
+
+    Raises:
+        InputError: for a backbone, task or file that does not exist; nothing is written then.
+    """
+    steps = plan_study(recipe, output)
+    output.mkdir(parents=True, exist_ok=True)
+    write_resolved(output / "recipe.yaml", recipe)
+    outcomes = run_steps(steps, output / "steps", say=say)
+    study = summarise(recipe, output, outcomes)
+    write_json(output / "study.json", study)
+    write_text(output / "report.html", render(study, output))
+    return study
+
+
+def plan_study(recipe: StudyRecipe, output: Path) -> list[Step]:
+    """Lay out the steps of a study in order, after checking everything that can be checked without running it.
+
+    Raises:
+        InputError: for a backbone, task or file that does not exist.
+    """
+    if output.is_file():
+        raise InputError(f"the output {output} is a file; expected a folder")
+    check_tasks(recipe.tasks)
+    data_hash = load_data(recipe.training).hash
+    layout = _Layout(recipe, output, data_hash)
+    layout.corpus()
+    for pair in recipe.pairs:
+        layout.backbones(pair)
+        for arm in ARMS:
+            layout.untrained(pair, arm)
+        layout.compare_backbones(pair)
+        for seed in recipe.seeds:
+            for arm in ARMS:
+                layout.trained(pair, arm, seed)
+            layout.compare_embedders(pair, seed)
+    return list(layout.steps.values())
+
+
+class _Layout:
+    """Collects steps; asked twice for the same one (a base that two pairs share), it keeps one."""
+
+    def __init__(self, recipe: StudyRecipe, output: Path, data_hash: str) -> None:
+        self.recipe = recipe
+        self.output = output
+        self.data_hash = data_hash
+        self.steps: dict[str, Step] = {}
+        self.texts = output / "texts.jsonl"
+        self._contents: dict[str, dict[str, str]] = {}
+
+    def add(
+        self, name: str, output: Path, run: Callable[[], dict[str, Any]], *, inputs: Any = None, needs: tuple[str, ...] = ()
+    ) -> None:
+        step = Step(name, {"st_reasoning": __version__, "inputs": inputs}, needs, output, run)
+        if self.steps.setdefault(name, step).inputs != step.inputs:
+            raise InputError(
+                f"two different models of the study are both called {output.parent.name!r} (step {name}); "
+                "rename one of the folders"
+            )
+
+    def corpus(self) -> None:
+        corpus = self.recipe.hrsa
+        if corpus.texts is not None:
+            self.texts = Path(corpus.texts)
+            if not self.texts.is_file():
+                raise InputError(f"hrsa: no such file: {self.texts}; expected JSONL with a 'text' in each row")
+            # Not a step: the texts are the user's. Their content still decides what is done again.
+            self.texts_key: Any = {"texts": self.texts.read_text(encoding="utf-8")}
+            return
+        self.texts_key = to_mapping(corpus)
+        self.add("texts", self.texts, functools.partial(write_corpus, corpus, self.texts), inputs=self.texts_key)
+
+    def backbones(self, pair: Pair) -> None:
+        self._existing(pair.base)
+        if pair.reasoning.sft is None:
+            self._existing(str(pair.reasoning.backbone))
+            return
+        folder = self.output / "backbones" / pair.name
+        run = functools.partial(fine_tune, pair.reasoning.sft, self._place(pair.base), folder, overwrite=True)
+        inputs = [self._content(pair.base), to_mapping(pair.reasoning.sft)]
+        self.add(f"sft/{pair.name}", folder, run, inputs=inputs, needs=self._import_of(pair.base))
+
+    def untrained(self, pair: Pair, arm: str) -> None:
+        backbone, needs, label = self._backbone(pair, arm)
+        folder = self.output / "embedders" / label / "untrained"
+        t = self.recipe.training
+        options = {
+            "attention": t.attention,
+            "pooling": t.pooling,
+            "instruction": t.data[0].instruction,
+            "instruction_template": t.instruction_template,
+            "max_seq_length": t.max_seq_length,
+            "dtype": t.dtype,
+        }
+        run = functools.partial(convert_backbone, backbone, folder, overwrite=True, **options)
+        self.add(f"convert/{label}", folder, run, inputs=[self._arm_content(pair, arm), options], needs=needs)
+        self._evaluate(f"evaluate/{label}/untrained", folder, f"convert/{label}")
+
+    def trained(self, pair: Pair, arm: str, seed: int) -> None:
+        backbone, needs, label = self._backbone(pair, arm)
+        folder = self.output / "embedders" / label / f"seed-{seed}"
+        name = f"train/{label}/seed-{seed}"
+        run = functools.partial(train, self.recipe.training, backbone, folder, seed=seed, overwrite=True)
+        inputs = [self._arm_content(pair, arm), to_mapping(self.recipe.training), self.data_hash, seed]
+        self.add(name, folder, run, inputs=inputs, needs=needs)
+        self._evaluate(f"evaluate/{label}/seed-{seed}", folder, name)
+
+    def compare_backbones(self, pair: Pair) -> None:
+        (a, needs_a, _), (b, needs_b, _) = (self._backbone(pair, arm) for arm in ARMS)
+        contents = [self._arm_content(pair, arm) for arm in ARMS]
+        self._compare(f"hrsa/{pair.name}/backbones", a, b, contents, (*needs_a, *needs_b))
+
+    def compare_embedders(self, pair: Pair, seed: int) -> None:
+        labels = [self._backbone(pair, arm)[2] for arm in ARMS]
+        a, b = (str(self.output / "embedders" / label / f"seed-{seed}") for label in labels)
+        needs = tuple(f"train/{label}/seed-{seed}" for label in labels)
+        self._compare(f"hrsa/{pair.name}/seed-{seed}", a, b, None, needs)
+
+    def _compare(self, name: str, a: str, b: str, contents: Any, needs: tuple[str, ...]) -> None:
+        folder = self.output / name
+        needs = tuple(dict.fromkeys((*needs, *(("texts",) if "texts" in self.steps else ()))))
+
+        def run() -> dict[str, Any]:
+            found = compare_models(a, b, self.texts, folder, overwrite=True)
+            return {"texts": found["corpus"]["texts"], "tokens": found["corpus"]["tokens"]}
+
+        self.add(name, folder, run, inputs=[contents, self.texts_key], needs=needs)
+
+    def _evaluate(self, name: str, folder: Path, need: str) -> None:
+        results = self.output / "mteb"
+        run = functools.partial(evaluate, folder, self.recipe.tasks, results)
+        self.add(name, results, run, inputs=list(self.recipe.tasks), needs=(need,))
+
+    def _existing(self, backbone: str) -> None:
+        """Check a backbone that the recipe names; one in a slow format becomes a folder first."""
+        source = resolve(backbone)
+        if source.kind == "gguf":
+            folder = self._import_folder(backbone)
+            run = functools.partial(import_backbone, backbone, folder)
+            self.add(f"import/{source.label}", folder, run, inputs=self._content(backbone))
+
+    def _arm_content(self, pair: Pair, arm: str) -> Any:
+        """Return the content of an arm's backbone where a recipe names it; a made one is known by its step."""
+        if arm == "reasoning" and pair.reasoning.sft is not None:
+            return pair.name
+        return self._content(pair.base if arm == "base" else str(pair.reasoning.backbone))
+
+    def _import_folder(self, backbone: str) -> Path:
+        return self.output / "backbones" / resolve(backbone).label
+
+    def _import_of(self, backbone: str) -> tuple[str, ...]:
+        source = resolve(backbone)
+        return (f"import/{source.label}",) if source.kind == "gguf" else ()
+
+    def _content(self, backbone: str) -> dict[str, str]:
+        """Return what decides the weights of a named backbone: its content, or on the hub its name."""
+        if backbone not in self._contents:
+            source = resolve(backbone)
+            location = Path(source.location)
+            if source.kind == "gguf":
+                digest = file_hash(location / str(source.gguf_file))
+            else:
+                digest = folder_hash(location) if source.kind == "folder" else ""
+            self._contents[backbone] = {"backbone": source.label, "hash": digest}
+        return self._contents[backbone]
+
+    def _place(self, backbone: str) -> str:
+        """Where a named backbone is loaded from: its imported folder, or itself."""
+        return str(self._import_folder(backbone)) if self._import_of(backbone) else backbone
+
+    def _backbone(self, pair: Pair, arm: str) -> tuple[str, tuple[str, ...], str]:
+        """Return where an arm's backbone is loaded from, the steps that make it, and its label."""
+        if arm == "reasoning" and pair.reasoning.sft is not None:
+            return str(self.output / "backbones" / pair.name), (f"sft/{pair.name}",), pair.name
+        name = pair.base if arm == "base" else str(pair.reasoning.backbone)
+        return self._place(name), self._import_of(name), resolve(name).label
+
+
+def summarise(recipe: StudyRecipe, output: Path, outcomes: dict[str, Outcome]) -> dict[str, Any]:
+    """Gather what the steps found into the content of ``study.json``; scores in points of 0 to 100."""
+    layout = _Layout(recipe, output, "")
+
+    def score(pair: Pair, arm: str, run: str, task: str) -> float:
+        label = layout._backbone(pair, arm)[2]
+        return round(100 * float(outcomes[f"evaluate/{label}/{run}"].facts[task]), 4)
+
+    def arms(pair: Pair, run: str, task: str) -> dict[str, float]:
+        base, reasoning = (score(pair, arm, run, task) for arm in ARMS)
+        return {"base": base, "reasoning": reasoning, "difference": round(reasoning - base, 4)}
+
+    pairs = []
+    for pair in recipe.pairs:
+        tasks = []
+        for task in recipe.tasks:
+            seeds = [{"seed": seed, **arms(pair, f"seed-{seed}", task)} for seed in recipe.seeds]
+            mean = {key: round(statistics.fmean(s[key] for s in seeds), 4) for key in (*ARMS, "difference")}
+            spread = round(statistics.stdev(s["difference"] for s in seeds), 4) if len(seeds) > 1 else None
+            tasks.append(
+                {
+                    "task": task,
+                    "untrained": arms(pair, "untrained", task),
+                    "trained": mean,
+                    "difference_std": spread,
+                    "seeds": seeds,
+                }
+            )
+        pairs.append(
+            {
+                "name": pair.name,
+                "base": pair.base,
+                "reasoning": pair.reasoning.backbone or f"{pair.name} (SFT of the base, made here)",
+                "tasks": tasks,
+                "hrsa": {
+                    "backbones": f"hrsa/{pair.name}/backbones/hrsa.json",
+                    "embedders": [f"hrsa/{pair.name}/seed-{seed}/hrsa.json" for seed in recipe.seeds],
+                },
+            }
+        )
+    return {
+        "schema": 1,
+        "pairs": pairs,
+        "steps": [{"name": o.name, "seconds": o.seconds, **_plain(o)} for o in outcomes.values()],
+        "recipe": to_mapping(recipe),
+        "versions": versions(),
+    }
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    """Return what a reader of the study wants to know of one step, short."""
+    wanted = ("held_out_loss", "losses", "data", "examples_per_second", "tokens")
+    return {key: outcome.facts[key] for key in wanted if key in outcome.facts}

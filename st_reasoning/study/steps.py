@@ -1,0 +1,131 @@
+"""The work of a study, one function a step; the commands of the command line call the same ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from st_reasoning.backbone import convert, load_causal_lm, open_model, save_causal_lm, save_embedder
+from st_reasoning.errors import InputError
+from st_reasoning.files import new_folder, read_jsonl, refuse_existing, write_jsonl
+from st_reasoning.problems import gsm_problems, held_out_templates
+
+if TYPE_CHECKING:
+    from st_reasoning.study.recipe import Corpus
+
+
+def import_backbone(backbone: str, output: Path) -> dict[str, Any]:
+    """Write a backbone as a plain causal-LM folder, so that a slow format (GGUF) is read once."""
+    model, tokenizer = load_causal_lm(backbone)
+    with new_folder(output, overwrite=True) as scratch:
+        save_causal_lm(model, tokenizer, scratch)
+    return {"backbone": backbone, "parameters": int(model.num_parameters())}
+
+
+def convert_backbone(backbone: str, output: Path, *, overwrite: bool = False, **options: Any) -> dict[str, Any]:
+    """Convert a backbone, prove its attention, write it, and prove the copy.
+
+    Args:
+        backbone: See :func:`st_reasoning.convert`.
+        output: The folder to write.
+        overwrite: Whether to replace what is there.
+        **options: As for :func:`st_reasoning.convert`.
+
+    Returns:
+        What was done, as in the folder's record.
+    """
+    refuse_existing(output, overwrite=overwrite)
+    model = convert(backbone, **options)
+    save_embedder(model, output, overwrite=overwrite)
+    facts: dict[str, Any] = model.st_reasoning.to_mapping()
+    return facts
+
+
+def write_corpus(corpus: Corpus, output: Path) -> dict[str, Any]:
+    """Draw worked solutions of held-out templates; the template is the label of the probe."""
+    templates = frozenset(sorted(held_out_templates())[: corpus.templates])
+    problems = gsm_problems(corpus.per_template, seed=corpus.seed, templates=templates)
+    write_jsonl(output, [{"text": p.solution, "label": str(p.template)} for p in problems])
+    return {"texts": len(problems)}
+
+
+def read_corpus(path: Path) -> tuple[list[str], list[str] | None]:
+    """Read texts and, where every row has one, labels.
+
+    Raises:
+        InputError: for a missing or empty file, or a row without text (named by number).
+    """
+    texts, labels = [], []
+    for number, row in enumerate(read_jsonl(path), start=1):
+        text = row.get("text")
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"{path}, row {number}: expected a text in the column 'text'")
+        texts.append(text)
+        if row.get("label") is not None:
+            labels.append(str(row["label"]))
+    if labels and len(labels) < len(texts):
+        raise InputError(f"{path}: {len(labels)} of {len(texts)} rows have a label; expected all or none")
+    return texts, labels or None
+
+
+def compare_models(
+    model_a: str, model_b: str, texts: Path, output: Path, *, overwrite: bool = False, **options: Any
+) -> dict[str, Any]:
+    """Compare the representations of two models, layer by layer, and write ``hrsa.json`` and its figures.
+
+    Args:
+        model_a: An embedder folder, or a backbone; a backbone is looked at with causal attention.
+        model_b: The other one.
+        texts: JSONL, see :func:`read_corpus`.
+        output: The folder to write.
+        overwrite: Whether to replace what is there.
+        **options: As for :func:`st_reasoning.hrsa.panel`.
+
+    Returns:
+        The panel.
+    """
+    from st_reasoning.hrsa import panel, write
+
+    refuse_existing(output, overwrite=overwrite)
+    corpus, labels = read_corpus(texts)
+    with new_folder(output, overwrite=overwrite) as scratch:
+        found = panel(
+            open_model(model_a), open_model(model_b), corpus, labels=labels, names=(model_a, model_b), **options
+        )
+        write(found, scratch)
+    return found
+
+
+def evaluate(model: Path, tasks: tuple[str, ...], results: Path) -> dict[str, float]:
+    """Evaluate a sentence-transformers folder on mteb tasks, with mteb's own cache below ``results``.
+
+    Returns:
+        The main score of each task, in mteb's scale of 0 to 1.
+    """
+    import mteb
+    from mteb.cache import ResultCache
+
+    import mteb_tasks  # noqa: F401 - registers our tasks and local folders
+
+    found = mteb.evaluate(
+        mteb.get_model(str(model.resolve())), mteb.get_tasks(tasks=list(tasks)), cache=ResultCache(results)
+    )
+    return {result.task_name: float(result.get_score()) for result in found.task_results}
+
+
+def check_tasks(tasks: tuple[str, ...]) -> None:
+    """Refuse task names that mteb does not know, before anything is spent.
+
+    Raises:
+        InputError: naming the unknown task and close matches.
+    """
+    import mteb
+
+    import mteb_tasks  # noqa: F401 - registers our tasks
+
+    from st_reasoning.errors import unknown_name
+
+    known = {task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)}
+    for task in tasks:
+        if task not in known:
+            raise unknown_name("task", task, known)
