@@ -1,12 +1,12 @@
 """Load ``mteb_tasks`` as soon as somebody has imported ``mteb``.
 
-mteb has no entry points, so a task of ours could otherwise be named only by programs that import ``mteb_tasks``
-themselves; the ``mteb`` command does not. The file ``st_reasoning_mteb.pth`` beside this module calls :func:`install`
-whenever Python starts. What happens then must be cheap and must not fail: nothing is imported but ``os`` and ``sys``,
-which Python has loaded already, and one finder is put in front of ``sys.meta_path``.
+mteb has no entry points, so only programs that import ``mteb_tasks`` themselves could name a task of ours;
+the ``mteb`` command does not. The file ``st_reasoning_mteb.pth`` beside this module calls :func:`install`
+whenever Python starts. What happens then must be cheap and must not fail: nothing is imported but ``os`` and
+``sys``, which Python has loaded already, and one finder is put in front of ``sys.meta_path``.
 
-Set the environment variable ``ST_REASONING_MTEB=0`` to leave mteb alone. ``import mteb_tasks`` and the ``st-reasoning``
-command register the same additions without this hook.
+Set the environment variable ``ST_REASONING_MTEB=0`` to leave mteb alone. ``import mteb_tasks`` and the
+``st-reasoning`` command register the same additions without this hook.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class WaitForMteb:
         execute = loader.exec_module
 
         def execute_and_load_tasks(module) -> None:
-            # The loader stays as the module's own (importlib.resources asks it for files): take our step out again.
+            # The loader stays with the module, and importlib.resources asks it for files: take our step out.
             vars(loader).pop("exec_module", None)
             execute(module)
             # Not earlier: a look-up that imports nothing, or an import that fails, must leave us waiting.
@@ -66,8 +66,8 @@ def load_tasks() -> None:
         import warnings
 
         warnings.warn(
-            f"st-reasoning could not add its tasks to mteb ({type(error).__name__}: {error}); mteb works without them. "
-            f"Set {SWITCH}=0 to silence this.",
+            f"st-reasoning could not add its tasks to mteb ({type(error).__name__}: {error}); "
+            f"mteb works without them. Set {SWITCH}=0 to silence this.",
             RuntimeWarning,
             stacklevel=2,
         )
