@@ -130,8 +130,8 @@ def name_by_content(meta: ModelMeta, model: Any) -> ModelMeta:
     """Give a model that has no revision one of its own; stock mteb lets all of them share one set of scores.
 
     Args:
-        meta: What mteb found out about ``model``. model: A ``SentenceTransformer``. It may have been trained
-        since it was loaded: memory counts, not files.
+        meta: What mteb found out about ``model``.
+        model: A ``SentenceTransformer``. Not its files: it may have been trained since.
 
     Returns:
         ``meta`` itself where it has a revision, which is a model that the Hub knows.

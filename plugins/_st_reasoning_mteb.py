@@ -9,8 +9,6 @@ Set the environment variable ``ST_REASONING_MTEB=0`` to leave mteb alone. ``impo
 ``st-reasoning`` command register the same additions without this hook.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -95,6 +95,6 @@ def test_bag_of_words_scores_what_the_description_says(task, vectorizer, expecte
 
 
 def test_random_vectors_score_at_chance(task):
-    # Chance: the relevant document stands at each of 80 ranks alike, and counts 1 / log2(1 + rank) down to rank 10.
+    # The relevant document stands at each of 80 ranks alike, and counts 1 / log2(1 + rank) down to rank 10.
     chance = sum(1 / np.log2(1 + rank) for rank in range(1, 11)) / 80
     assert ndcg(mteb.get_model("mteb/baseline-random-encoder"), task) == pytest.approx(chance, abs=0.05)

@@ -23,8 +23,8 @@ def save_tiny_embedder(
     torch.manual_seed(seed)
     llama = LlamaModel(
         LlamaConfig(
-            vocab_size=len(vocabulary), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-            max_position_embeddings=1024,
+            vocab_size=len(vocabulary), max_position_embeddings=1024,
+            hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
         )
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
@@ -36,9 +36,9 @@ def save_tiny_embedder(
             Transformer(scratch, max_seq_length=900),
             Pooling(16, "mean", include_prompt=include_prompt),
         ]
-        prompts = {"trap": default_prompt} if default_prompt else None
+        prompts = {"query": default_prompt, "document": default_prompt} if default_prompt else None
         model = SentenceTransformer(
-            modules=modules, prompts=prompts, default_prompt_name="trap" if default_prompt else None
+            modules=modules, prompts=prompts, default_prompt_name="document" if default_prompt else None
         )
         model.save(str(folder), create_model_card=False)
     return folder
