@@ -1,6 +1,5 @@
 """Measures of how alike two representations of the same tokens are: pure functions of tensors, no models."""
 
-from st_reasoning.hrsa.measures._check import constant_columns
 from st_reasoning.hrsa.measures.chance import (
     inverse_row_entropy_chance,
     knn_overlap_chance,
@@ -9,11 +8,13 @@ from st_reasoning.hrsa.measures.chance import (
 )
 from st_reasoning.hrsa.measures.cka import (
     Estimator,
+    LinearCKA,
     effective_rank,
     linear_cka,
-    linear_cka_both,
     linear_cka_matrix,
+    linear_cka_statistics,
 )
+from st_reasoning.hrsa.measures.columns import constant_columns, standardised, top_dimension_share
 from st_reasoning.hrsa.measures.correlation import dimension_correlation, dimension_correlation_matrix
 from st_reasoning.hrsa.measures.neighbours import knn_overlap
 from st_reasoning.hrsa.measures.probe import ProbeTransfer, check_labels, linear_probe_transfer
@@ -24,6 +25,7 @@ __all__ = [
     "TABLE",
     "Change",
     "Estimator",
+    "LinearCKA",
     "Measure",
     "ProbeTransfer",
     "Procrustes",
@@ -37,10 +39,12 @@ __all__ = [
     "knn_overlap",
     "knn_overlap_chance",
     "linear_cka",
-    "linear_cka_both",
     "linear_cka_chance",
     "linear_cka_matrix",
     "linear_cka_permutation_chance",
+    "linear_cka_statistics",
     "linear_probe_transfer",
     "procrustes",
+    "standardised",
+    "top_dimension_share",
 ]

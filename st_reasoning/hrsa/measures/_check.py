@@ -1,16 +1,14 @@
-"""Validation at the public edge of the measures, and the row blocks that bound their memory."""
+"""Validation at the public edge of the measures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from st_reasoning.errors import InputError
-
-# Elements per block of float64 work: 32 MB a block, large enough that Python's loop does not show.
-BLOCK_ELEMENTS = 1 << 22
+from st_reasoning.hrsa.measures.columns import row_blocks
 
 
 def check_matrix(x: Tensor, name: str, *, min_rows: int, min_columns: int = 1) -> None:
@@ -55,23 +53,3 @@ def check_layers(
                 raise InputError(
                     f"{name}[{number}]: expected {xs[0].shape[1]} columns like xs[0], got {layer.shape[1]}"
                 )
-
-
-def row_blocks(n: int, width: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) over n rows of the given width, at most ``BLOCK_ELEMENTS`` elements at a time."""
-    rows = max(1, BLOCK_ELEMENTS // max(1, width))
-    for start in range(0, n, rows):
-        yield start, min(n, start + rows)
-
-
-def column_means(x: Tensor) -> Tensor:
-    """Return the column means [d] of x [n, d], summed in float64."""
-    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
-    for start, stop in row_blocks(*x.shape):
-        total += x[start:stop].double().sum(dim=0)
-    return total / x.shape[0]
-
-
-def constant_columns(x: Tensor) -> Tensor:
-    """Return which columns of x [n, d] hold one value only, as a boolean [d]; exact, no tolerance."""
-    return x.amax(dim=0) == x.amin(dim=0)

@@ -7,14 +7,16 @@ and a_i = |x_i|^2 the diagonal of K.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from st_reasoning.errors import InputError, unknown_name
-from st_reasoning.hrsa.measures._check import check_layers, check_pair, column_means, row_blocks
+from st_reasoning.hrsa.measures._check import check_layers, check_pair
+from st_reasoning.hrsa.measures.columns import column_means, row_blocks
 
 Estimator = Literal["biased", "debiased"]
 
@@ -80,30 +82,47 @@ def linear_cka_matrix(
         InputError: for malformed layers, a layer without variance, or fewer than 2 (debiased: 4) rows.
     """
     check_layers(xs, ys, min_rows=_min_rows(estimator))
-    biased, debiased = _estimates(xs, ys, cheaper_route(xs, ys))
+    found = _statistics(xs, ys, cheaper_route(xs, ys))
     if estimator == "biased":
-        return biased
-    if debiased.isnan().any():
-        layer_a, layer_b = debiased.isnan().nonzero()[0].tolist()
+        return found.biased
+    if found.debiased.isnan().any():
+        layer_a, layer_b = found.debiased.isnan().nonzero()[0].tolist()
         raise InputError(
             f"xs[{layer_a}] with ys[{layer_b}]: expected rows that are not all equally far from each other, "
             "for which debiased CKA is undefined"
         )
-    return debiased
+    return found.debiased
 
 
-def linear_cka_both(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the biased and the debiased matrix of :func:`linear_cka_matrix` for the price of one.
+@dataclass(frozen=True)
+class LinearCKA:
+    """Both estimators over all layer pairs, and the effective ranks their normalisers contain.
+
+    Attributes:
+        biased: [L_a, L_b], float64.
+        debiased: [L_a, L_b], float64; NaN where undefined (all rows equally far from each other).
+        effective_rank_x: [L_a], see :func:`effective_rank`.
+        effective_rank_y: [L_b].
+    """
+
+    biased: Tensor
+    debiased: Tensor
+    effective_rank_x: Tensor
+    effective_rank_y: Tensor
+
+
+def linear_cka_statistics(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> LinearCKA:
+    """Return both matrices of :func:`linear_cka_matrix` for the price of one.
 
     Args:
         xs: L_a layers, each [n, d_x].
         ys: L_b layers, each [n, d_y].
 
-    Returns:
-        Two tensors [L_a, L_b], float64; undefined debiased cells are NaN.
+    Raises:
+        InputError: as :func:`linear_cka_matrix`, except for undefined debiased values.
     """
     check_layers(xs, ys, min_rows=_min_rows("debiased"))
-    return _estimates(xs, ys, cheaper_route(xs, ys))
+    return _statistics(xs, ys, cheaper_route(xs, ys))
 
 
 def effective_rank(x: Tensor) -> float:
@@ -154,33 +173,38 @@ class _Layer:
         return ((self.x[start:stop].double() - self.mean) * self.factor).to(dtype)
 
 
-def _estimates(xs: Sequence[Tensor], ys: Sequence[Tensor], route: str) -> tuple[Tensor, Tensor]:
-    """Return both estimators [L_a, L_b] by one of the two routes; NaN where debiased is undefined."""
+def _statistics(xs: Sequence[Tensor], ys: Sequence[Tensor], route: Literal["features", "gram"]) -> LinearCKA:
+    """Return both estimators by one of the two routes."""
     n = xs[0].shape[0]
     layers_a = [_Layer(x, f"xs[{number}]") for number, x in enumerate(xs)]
     layers_b = [_Layer(y, f"ys[{number}]") for number, y in enumerate(ys)]
     norms_a = torch.stack([layer.squared_norms for layer in layers_a])
     norms_b = torch.stack([layer.squared_norms for layer in layers_b])
-    diagonals = norms_a @ norms_b.T, norms_a.square().sum(dim=1), norms_b.square().sum(dim=1)
     by_route = _off_diagonal_by_features if route == "features" else _off_diagonal_by_gram
-    sums = by_route(layers_a, layers_b)
+    cross, own_a, own_b = by_route(layers_a, layers_b)
+    diagonal, diagonal_a, diagonal_b = norms_a @ norms_b.T, norms_a.square().sum(1), norms_b.square().sum(1)
 
-    def ratio(hsic: Callable[[Tensor, Tensor], Tensor], floor: float) -> Tensor:
-        cross, self_a, self_b = (
-            hsic(total, diagonal) for total, diagonal in zip(sums, diagonals, strict=True)
+    biased = _ratio(cross + diagonal, own_a + diagonal_a, own_b + diagonal_b)
+    debiased = torch.full_like(biased, torch.nan)
+    if n >= _min_rows("debiased"):
+        # The trace of each K is n, see _Layer.
+        constant = n * n / ((n - 1) * (n - 2))
+        hsic, hsic_a, hsic_b = (
+            total - 2 / (n - 2) * products + constant
+            for total, products in ((cross, diagonal), (own_a, diagonal_a), (own_b, diagonal_b))
         )
-        # The square roots are taken apart: the product of two normalisers overflows where each of them does
-        # not.
-        lengths = [torch.where(own > floor, own, torch.nan).sqrt() for own in (self_a, self_b)]
-        return (cross / lengths[0][:, None] / lengths[1][None, :]).cpu()
+        # HSIC_1 of a layer with itself is a squared length; below the floor it is what rounding left of zero.
+        debiased = _ratio(hsic, hsic_a, hsic_b, floor=1e-6 * constant)
+    return LinearCKA(
+        biased, debiased, (n * n / (own_a + diagonal_a)).cpu(), (n * n / (own_b + diagonal_b)).cpu()
+    )
 
-    biased = ratio(lambda total, diagonal: total + diagonal, 0.0)
-    if n < _min_rows("debiased"):
-        return biased, torch.full_like(biased, torch.nan)
-    constant = n * n / ((n - 1) * (n - 2))
-    # HSIC_1 of a layer with itself is a squared norm; below the floor it is what rounding left of zero.
-    debiased = ratio(lambda total, diagonal: total - 2 / (n - 2) * diagonal + constant, 1e-6 * constant)
-    return biased, debiased
+
+def _ratio(cross: Tensor, own_a: Tensor, own_b: Tensor, *, floor: float = 0.0) -> Tensor:
+    """Return cross [L_a, L_b] over the roots of both normalisers, NaN where one is not above the floor."""
+    # The roots are taken apart: the product of two normalisers can overflow where neither of them does.
+    lengths_a, lengths_b = (torch.where(own > floor, own, torch.nan).sqrt() for own in (own_a, own_b))
+    return (cross / lengths_a[:, None] / lengths_b[None, :]).cpu()
 
 
 def _off_diagonal_by_features(

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from st_reasoning.errors import InputError
-from st_reasoning.hrsa.measures._check import (
+from st_reasoning.hrsa.measures._check import check_layers, check_pair
+from st_reasoning.hrsa.measures.columns import (
     BLOCK_ELEMENTS,
-    check_layers,
-    check_pair,
     column_means,
+    column_variances,
     constant_columns,
 )
 
@@ -64,9 +64,8 @@ def dimension_correlation_matrix(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> 
         raise InputError(f"xs[{layer_a}] with ys[{layer_b}]: expected a column that varies in both, got none")
     means = torch.stack([column_means(layer) for layer in layers])
     # Dividing by the length of the centred column turns a product of columns into a correlation.
-    inverse = torch.stack([
-        _inverse_lengths(layer, mean, mask) for layer, mean, mask in zip(layers, means, varies, strict=True)
-    ])  # fmt: skip
+    lengths = (n * torch.stack([column_variances(layer) for layer in layers])).sqrt()
+    inverse = torch.where(varies > 0, 1 / lengths, 0.0)
     total = torch.zeros(len(xs), len(ys), dtype=torch.float64, device=xs[0].device)
     rows = max(1, BLOCK_ELEMENTS // (d * len(layers)))
     for start in range(0, n, rows):
@@ -74,12 +73,3 @@ def dimension_correlation_matrix(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> 
         block = ((block - means[:, None, :]) * inverse[:, None, :]).to(wide).flatten(start_dim=1)
         total += (block[: len(xs)] @ block[len(xs) :].T).double()
     return (total / used).cpu()
-
-
-def _inverse_lengths(x: Tensor, mean: Tensor, varies: Tensor) -> Tensor:
-    """Return one over the length of each centred column [d], 0 for constant columns."""
-    squared = torch.zeros_like(mean)
-    rows = max(1, BLOCK_ELEMENTS // x.shape[1])
-    for start in range(0, x.shape[0], rows):
-        squared += (x[start : start + rows].double() - mean).square().sum(dim=0)
-    return torch.where(varies > 0, squared.clamp_min(torch.finfo(torch.float64).tiny).rsqrt(), 0.0)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from st_reasoning.errors import InputError
-from st_reasoning.hrsa.measures._check import check_pair, row_blocks
+from st_reasoning.hrsa.measures._check import check_pair
+from st_reasoning.hrsa.measures.columns import row_blocks
 
 
 def knn_overlap(x: Tensor, y: Tensor, *, k: int | Sequence[int]) -> dict[int, float]:

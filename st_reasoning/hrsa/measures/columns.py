@@ -1,0 +1,58 @@
+"""Statistics of columns in float64, a block of rows at a time so that memory stays bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+# Elements per block of float64 work: 32 MB a block, large enough that Python's loop does not show.
+BLOCK_ELEMENTS = 1 << 22
+
+
+def row_blocks(n: int, width: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) over n rows of the given width, at most ``BLOCK_ELEMENTS`` elements at a time."""
+    rows = max(1, BLOCK_ELEMENTS // max(1, width))
+    for start in range(0, n, rows):
+        yield start, min(n, start + rows)
+
+
+def column_means(x: Tensor) -> Tensor:
+    """Return the column means [d] of x [n, d], summed in float64."""
+    total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    for start, stop in row_blocks(*x.shape):
+        total += x[start:stop].double().sum(dim=0)
+    return total / x.shape[0]
+
+
+def constant_columns(x: Tensor) -> Tensor:
+    """Return which columns of x [n, d] hold one value only, as a boolean [d]; exact, no tolerance."""
+    return x.amax(dim=0) == x.amin(dim=0)
+
+
+def standardised(x: Tensor) -> Tensor:
+    """Return x [n, d] with every column at mean 0 and variance 1; constant columns become 0."""
+    deviations = column_variances(x).sqrt()
+    factors = torch.where(constant_columns(x), 0.0, 1 / deviations)
+    means = column_means(x)
+    return torch.cat([
+        ((x[start:stop].double() - means) * factors).to(torch.promote_types(x.dtype, torch.float32))
+        for start, stop in row_blocks(*x.shape)
+    ])  # fmt: skip
+
+
+def top_dimension_share(x: Tensor) -> float:
+    """Return the share of all variance of x [n, d] that its most varying column holds; 0 without variance."""
+    variances = column_variances(x)
+    total = float(variances.sum())
+    return float(variances.max()) / total if total > 0 else 0.0
+
+
+def column_variances(x: Tensor) -> Tensor:
+    """Return the population variance of each column [d], in float64."""
+    means = column_means(x)
+    total = torch.zeros_like(means)
+    for start, stop in row_blocks(*x.shape):
+        total += (x[start:stop].double() - means).square().sum(dim=0)
+    return total / x.shape[0]

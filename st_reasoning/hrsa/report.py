@@ -1,0 +1,83 @@
+"""A panel as files and as a short table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from st_reasoning.files import new_folder, write_json
+from st_reasoning.hrsa.figures import draw
+
+
+def write(panel: dict[str, Any], folder: Path, *, overwrite: bool = False) -> Path:
+    """Write ``hrsa.json`` and one picture per measure into a new folder, complete or not at all.
+
+    Args:
+        panel: As :func:`~st_reasoning.hrsa.panel` returns it.
+        folder: The folder to make.
+        overwrite: Whether an existing folder is replaced.
+
+    Returns:
+        The JSON file.
+
+    Raises:
+        InputError: if the folder is not empty and ``overwrite`` is false.
+    """
+    with new_folder(folder, overwrite=overwrite) as scratch:
+        write_json(scratch / "hrsa.json", panel)
+        draw(panel, scratch)
+    return folder / "hrsa.json"
+
+
+def summary(panel: dict[str, Any]) -> str:
+    """Return the panel as plain text for a terminal: one line per layer, values beside what guards them."""
+    models, corpus = panel["models"], panel["corpus"]
+    middle = panel["settings"]["k"][len(panel["settings"]["k"]) // 2]
+    head = [
+        f"{models[0]['name']} and {models[1]['name']}: {corpus['tokens']} tokens of {corpus['texts']} texts",
+        *(
+            f"  {model['name']}: {model['architecture']}, {model['layers']} layers, width {model['width']}, "
+            f"{model['attention']} attention, {model['dtype']}"
+            for model in models
+        ),
+        "",
+    ]
+    titles = (
+        "layer", "correlation", "H_inv", "CKA", "debiased", "no sinks", "sinks", "top dim", f"{middle}-NN",
+        "probe"
+    )  # fmt: skip
+    rows = [titles]
+    for layer, guard in zip(panel["layers"], panel["sensitivity"], strict=True):
+        rows.append((
+            str(layer["layer"]),
+            _cell(layer["dimension_correlation"], "value"),
+            _cell(layer["procrustes"], "inverse_row_entropy")
+            + ("" if layer["procrustes"] is None or layer["procrustes"]["determined"] else "?"),
+            _cell(layer["linear_cka"], "biased"),
+            _cell(layer["linear_cka"], "debiased"),
+            _cell(guard["linear_cka_without_sinks"], "biased"),
+            str(guard["sink_tokens"]["either"]),
+            f"{max(guard['top_dimension_share'].values()):.0%}",
+            _cell(layer["knn_overlap"][str(middle)], "value"),
+            _cell(layer["linear_probe"], "difference", sign=True),
+        ))  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(titles))]
+    table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    first = panel["layers"][0]
+    notes = [
+        f"chance: correlation 0, {middle}-NN {first['knn_overlap'][str(middle)]['chance']:.3f}"
+        + ("" if first["procrustes"] is None else f", H_inv {first['procrustes']['chance']:.3f}")
+        + f", CKA up to {max(layer['linear_cka']['chance'] for layer in panel['layers']):.3f}",
+        "no sinks: CKA without the tokens in column sinks; top dim: variance in one dimension; "
+        "probe: transferred minus own accuracy",
+    ]
+    if any(layer["procrustes"] and not layer["procrustes"]["determined"] for layer in panel["layers"]):
+        notes.append("?: too few tokens determine the rotation")
+    notes += [f"{measure} omitted: {reason}" for measure, reason in panel["omitted"].items()]
+    return "\n".join([*head, *table, "", *notes])
+
+
+def _cell(entry: dict[str, Any] | None, key: str, *, sign: bool = False) -> str:
+    if entry is None or entry[key] is None:
+        return "-"
+    return f"{entry[key]:{'+' if sign else ''}.3f}"
