@@ -1,16 +1,18 @@
-import os
+import importlib.util
+from pathlib import Path
 
 import pytest
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before anything of Hugging Face is imported: no test may ask the Hub
-
-from tiny_embedder import save_tiny_embedder
+# By its path, for pytest's import mode "importlib" puts no test folder on sys.path.
+spec = importlib.util.spec_from_file_location("tiny_embedder", Path(__file__).with_name("tiny_embedder.py"))
+tiny_embedder = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tiny_embedder)
 
 
 @pytest.fixture
 def embedder(tmp_path):
     """Make a tiny embedder in ``tmp_path/<parts>``; keyword arguments go to the builder."""
-    return lambda *parts, **kwargs: save_tiny_embedder(tmp_path.joinpath(*parts), **kwargs)
+    return lambda *parts, **kwargs: tiny_embedder.save_tiny_embedder(tmp_path.joinpath(*parts), **kwargs)
 
 
 @pytest.fixture(scope="session")

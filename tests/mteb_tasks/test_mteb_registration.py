@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import mteb
 import pytest
@@ -11,6 +12,7 @@ import mteb_tasks
 from mteb_tasks.registration import register_tasks
 from mteb_tasks.retrieval import TASKS, GSMSymbolicSolutionRetrieval
 
+ROOT = Path(__file__).parents[2]
 TABLES = sys.modules["mteb.get_tasks"]
 
 
@@ -72,7 +74,7 @@ def test_one_warning_when_mteb_has_moved_something(monkeypatch, owner, name, par
 
 
 def run_python(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, cwd=ROOT)
 
 
 def test_tasks_are_listed_without_torch_and_without_reasoning_gym():
