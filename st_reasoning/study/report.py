@@ -37,6 +37,7 @@ def render(study: dict[str, Any], folder: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters["points"] = lambda value: f"{value:.2f}"
+    environment.filters["value"] = lambda value: "\N{EN DASH}" if value is None else f"{value:.3f}"
     environment.filters["signed"] = lambda value: f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
     pairs = [{**pair, "answer": answer(pair), "panels": _panels(pair, folder)} for pair in study["pairs"]]
     return environment.get_template("report.html.j2").render(study=study, pairs=pairs, figures=FIGURES)
@@ -68,12 +69,18 @@ def answer(pair: dict[str, Any]) -> list[str]:
 
 def _panels(pair: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """Return what the page shows of each panel: backbones first, then the embedders of each seed."""
-    paths = [("Backbones (as language models)", folder / pair["hrsa"]["backbones"])]
+    paths = [("Backbones", folder / pair["hrsa"]["backbones"])]
     paths += [
-        (f"Embedders, seed {task['seed']}", folder / path)
-        for task, path in zip(pair["tasks"][0]["seeds"], pair["hrsa"]["embedders"], strict=True)
+        (f"Embedders, seed {seed['seed']}", folder / path)
+        for seed, path in zip(pair["tasks"][0]["seeds"], pair["hrsa"]["embedders"], strict=True)
     ]
-    return [{"title": title, "rows": _rows(read_json(path)), "images": _images(path.parent)} for title, path in paths]
+    panels = []
+    for title, path in paths:
+        panel = read_json(path)
+        panels.append(
+            {"title": title, "panel": panel, "values": final_values(panel), "images": _images(path.parent)}
+        )
+    return panels
 
 
 def _images(folder: Path) -> dict[str, str]:
@@ -85,6 +92,21 @@ def _images(folder: Path) -> dict[str, str]:
     return found
 
 
-def _rows(panel: dict[str, Any]) -> dict[str, Any]:
-    """Placeholder until the panel's schema is fixed."""
-    return panel["layers"][-1]
+def final_values(panel: dict[str, Any]) -> dict[str, tuple[float | None, float | None]]:
+    """Return each measure at the last layer with what chance would give, None where either is not defined."""
+    layer, guard = panel["layers"][-1], panel["sensitivity"][-1]
+
+    def entry(part: dict[str, Any] | None, key: str = "value") -> tuple[float | None, float | None]:
+        return (None, None) if part is None else (part[key], part.get("chance"))
+
+    values = {
+        "Dimension-wise correlation": entry(layer["dimension_correlation"]),
+        "Procrustes, inverse row entropy": entry(layer["procrustes"], "inverse_row_entropy"),
+        "Linear CKA": entry(layer["linear_cka"], "biased"),
+        "Linear CKA, debiased": (entry(layer["linear_cka"], "debiased")[0], 0.0),
+        "Linear CKA without sink tokens": entry(guard["linear_cka_without_sinks"], "biased"),
+    }
+    for k, overlap in layer["knn_overlap"].items():
+        values[f"k-NN overlap, k = {k}"] = entry(overlap)
+    values["Linear probe, transferred minus own accuracy"] = (entry(layer["linear_probe"], "difference")[0], None)
+    return values

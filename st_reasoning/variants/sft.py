@@ -133,7 +133,7 @@ def _build_trainer(recipe: SFTRecipe, model: Any, tokenizer: Any, train: Any, ch
         max_length=recipe.max_length,
         completion_only_loss=True,
         # TRL's default spends a second forward pass to save memory.
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         bf16=False,
         logging_steps=1,
         seed=recipe.seed,

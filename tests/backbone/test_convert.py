@@ -1,0 +1,223 @@
+"""Conversion: what a backbone becomes, and the traps in which others become something else without a word."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from st_reasoning.backbone import convert, open_model, read_record, save_embedder, verify_attention
+from st_reasoning.backbone.attention import probe_attention
+from st_reasoning.errors import ConversionError, InputError
+from tests.models import SMOLLM2, make_llama, make_tokenizer
+
+TEXTS = ["How many apples does she have?", "7", "First add the apples to the pears: 3 + 4 = 7."]
+INSTRUCTION = "Given a math word problem, retrieve its worked solution"
+
+
+def states(model: SentenceTransformer, text: str) -> torch.Tensor:
+    """Final token states of one text, straight from the transformer, [tokens, width]."""
+    ids = model.tokenizer(text, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        return model[0].model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
+
+
+def test_bidirectional_means_that_the_first_token_sees_the_last(tiny_llm: Path) -> None:
+    """Second witness of the probe, without its code."""
+    first, other = "She has three apples", "She has three pears"
+    for attention, sees in (("bidirectional", True), ("causal", False)):
+        model = convert(str(tiny_llm), attention=attention)
+        a, b = states(model, first), states(model, other)
+        assert bool((a[0] - b[0]).abs().max() > 1e-3) is sees
+
+
+def test_the_probe_tells_the_two_apart(tiny_llm: Path) -> None:
+    model = convert(str(tiny_llm))
+    assert model.st_reasoning.attention.attention == "bidirectional"
+    assert {(p.batch, p.length) for p in model.st_reasoning.attention.probes} == {
+        ("unpadded", 8), ("padded", 8), ("unpadded", 64), ("padded", 64),
+    }  # fmt: skip
+    model[0].model.config.is_causal = True
+    with pytest.raises(ConversionError, match="asked for bidirectional attention, but LlamaModel under sdpa is causal"):
+        verify_attention(model, "bidirectional")
+    assert probe_attention(model).attention == "causal"
+
+
+def test_trap_is_causal_as_config_argument_is_dropped(tiny_llm: Path) -> None:
+    """The way that looks right leaves the model causal; if this ever fails, the library has mended it."""
+    transformer = Transformer(str(tiny_llm), config_kwargs={"is_causal": False})
+    naive = SentenceTransformer(modules=[transformer, Pooling(32), Normalize()])
+    assert probe_attention(naive).attention == "causal"
+
+
+def test_the_folder_needs_no_st_reasoning_and_stays_bidirectional(tiny_llm: Path, tmp_path: Path) -> None:
+    model = convert(str(tiny_llm), instruction=INSTRUCTION)
+    save_embedder(model, tmp_path / "out")
+    code = """
+import sys, json
+sys.modules["st_reasoning"] = None  # importing it would raise
+from sentence_transformers import SentenceTransformer
+import torch
+model = SentenceTransformer(sys.argv[1])
+texts = json.loads(sys.argv[2])
+ids = model.tokenizer(["She has three apples", "She has three pears"], return_tensors="pt", padding=True)
+with torch.inference_mode():
+    first = model[0].model(**ids).last_hidden_state[:, 0]
+print(json.dumps({
+    "moved": float((first[0] - first[1]).abs().max()),
+    "query": model.encode_query(texts).tolist(),
+    "document": model.encode_document(texts).tolist(),
+}))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "out"), json.dumps(TEXTS)],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    found = json.loads(run.stdout)
+    assert found["moved"] > 1e-3
+    np.testing.assert_allclose(found["query"], model.encode_query(TEXTS), atol=1e-6)
+    np.testing.assert_allclose(found["document"], model.encode_document(TEXTS), atol=1e-6)
+    assert sorted(p.suffix for p in (tmp_path / "out").glob("model*")) == [".safetensors"]
+
+
+def test_trap_plain_text_is_never_wrapped_into_a_chat(tiny_llm: Path, tmp_path: Path) -> None:
+    """Left to itself, sentence-transformers wraps text where the tokenizer has a chat template."""
+    model = convert(str(tiny_llm))
+    save_embedder(model, tmp_path / "out")
+    for embedder in (model, SentenceTransformer(str(tmp_path / "out"))):
+        ids = embedder.preprocess(["three apples"])["input_ids"][0].tolist()
+        assert ids == embedder.tokenizer("three apples")["input_ids"]
+    naive = Transformer(str(tiny_llm))
+    naive.tokenizer.pad_token = "</s>"
+    assert naive.preprocess(["three apples"])["input_ids"].shape[1] > len(ids)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_pooling_is_the_mean_of_the_tokens_after_the_prompt(tiny_llm: Path, side: str) -> None:
+    model = convert(str(tiny_llm), instruction=INSTRUCTION)
+    model.tokenizer.padding_side = side
+    embeddings = model.encode_query(TEXTS)
+    prompt = model.prompts["query"]
+    for text, embedding in zip(TEXTS, embeddings, strict=True):
+        skip = len(model.tokenizer(prompt)["input_ids"])
+        mean = states(model, prompt + text)[skip:].mean(0)
+        # Padding changes the order of float32 sums only.
+        np.testing.assert_allclose(embedding, (mean / mean.norm()).numpy(), atol=1e-5)
+
+
+def test_trap_a_prompt_that_ends_in_a_space_loses_no_word(tiny_llm: Path) -> None:
+    """A one-word query under such a prompt was the zero vector."""
+    model = convert(str(tiny_llm), instruction=INSTRUCTION, instruction_template="Instruct: {instruction}\nQuery: ")
+    assert not model.prompts["query"].endswith(" ")
+    norms = np.linalg.norm(model.encode_query(["a", "7", "apples"]), axis=1)
+    np.testing.assert_allclose(norms, 1, atol=1e-5)
+    naive = convert(str(tiny_llm))
+    assert np.linalg.norm(naive.encode(["add"], prompt="Query: ")) == pytest.approx(0, abs=1e-6)
+
+
+def test_padding_is_settled_and_recorded(tiny_llm: Path, tmp_path: Path) -> None:
+    model = convert(str(tiny_llm))
+    assert model.tokenizer.pad_token == "</s>"
+    alone = [model.encode([text])[0] for text in TEXTS]
+    np.testing.assert_allclose(model.encode(TEXTS), alone, atol=1e-5)
+    save_embedder(model, tmp_path / "out")
+    record = read_record(tmp_path / "out")
+    assert record["pad_token"] == "</s>"
+    assert record["attention"]["attention"] == "bidirectional"
+    assert record["versions"]["torch"] == torch.__version__
+
+
+def test_truncation_is_what_was_asked_for(tiny_llm: Path) -> None:
+    model = convert(str(tiny_llm), max_seq_length=16)
+    assert model.preprocess(["apple " * 100])["input_ids"].shape[1] == 16
+    assert convert(str(tiny_llm), max_seq_length=10_000).max_seq_length == 512
+
+
+def test_a_backbone_opened_for_comparison_is_a_causal_one(tiny_llm: Path, tmp_path: Path) -> None:
+    assert probe_attention(open_model(str(tiny_llm))).attention == "causal"
+    save_embedder(convert(str(tiny_llm)), tmp_path / "out")
+    assert probe_attention(open_model(str(tmp_path / "out"))).attention == "bidirectional"
+
+
+def test_a_copy_that_differs_is_not_published(tiny_llm: Path, tmp_path: Path) -> None:
+    model = convert(str(tiny_llm))
+    model[0].model.config.is_causal = True  # what is saved is no longer what was proven
+    with pytest.raises(ConversionError, match="asked for bidirectional"):
+        save_embedder(model, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"pooling": "meen"}, "unknown pooling 'meen': did you mean 'mean'"),
+        ({"attention": "both"}, "unknown attention 'both'"),
+        ({"max_seq_length": 0}, "max_seq_length must be at least 1, got 0"),
+        ({"dtype": "float8"}, "unknown dtype 'float8'"),
+        ({"instruction_template": "Query: "}, "has no {instruction} in it"),
+    ],
+)
+def test_wrong_options_are_named(tiny_llm: Path, options: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        convert(str(tiny_llm), **options)
+
+
+def test_what_is_no_backbone_is_refused(tmp_path: Path, tiny_llm: Path) -> None:
+    with pytest.raises(InputError, match="no such backbone"):
+        convert("./nowhere")
+    with pytest.raises(InputError, match="has no config.json"):
+        convert(str(tmp_path))
+    with pytest.raises(InputError, match="does not end in .gguf"):
+        convert(str(tiny_llm / "config.json"))
+    with pytest.raises(InputError, match="the package 'no_such_package' .* is not installed"):
+        convert("package:no_such_package/model.gguf")
+    with pytest.raises(InputError, match="expected package:PACKAGE/FILE"):
+        convert("package:no_such_package")
+    with pytest.raises(InputError, match="name is empty"):
+        convert("  ")
+    with pytest.raises(InputError, match="cannot load the backbone 'no-org/no-model' on the hub"):
+        convert("no-org/no-model")
+
+
+def test_damaged_folders_are_refused_in_one_line(tmp_path: Path) -> None:
+    truncated = make_llama(tmp_path / "truncated")
+    weights = truncated / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    no_tokenizer = make_llama(tmp_path / "no-tokenizer")
+    for file in no_tokenizer.glob("tokenizer*"):
+        file.unlink()
+    for folder in (truncated, no_tokenizer):
+        with pytest.raises(InputError, match=f"cannot load the backbone .*{folder.name}") as caught:
+            convert(str(folder))
+        assert "\n" not in str(caught.value)
+
+
+def test_an_encoder_is_refused(tmp_path: Path) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(vocab_size=600, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    make_tokenizer(tmp_path)
+    with pytest.raises(InputError, match="is a t5 model; expected a causal language model"):
+        convert(str(tmp_path))
+
+
+@pytest.mark.real_model
+def test_smollm2_from_inside_its_package(tmp_path: Path) -> None:
+    """GGUF in a package nobody imports; saved although transformers refuses to save what it read from GGUF."""
+    model = convert(SMOLLM2, instruction=INSTRUCTION)
+    assert model.st_reasoning.attention.attention == "bidirectional"
+    save_embedder(model, tmp_path / "out")
+    copy = SentenceTransformer(str(tmp_path / "out"))
+    np.testing.assert_allclose(copy.encode_query(TEXTS), model.encode_query(TEXTS), atol=1e-5)
+    # Its BPE joins a space to the next word, and ":" to "(": only a line break is a boundary before any text.
+    assert model.prompts["query"].endswith("\nQuery:\n")
+    np.testing.assert_allclose(np.linalg.norm(model.encode_query(["a", "7", "(x)"]), axis=1), 1, atol=1e-5)
