@@ -28,8 +28,8 @@ class GSMSymbolicSolutionRetrieval(FrozenData, AbsTaskRetrieval):  # type: ignor
             "Given a grade-school math word problem, find its worked solution. 80 problems from ten "
             "GSM-Symbolic templates, eight of each: a solution has seven rivals that differ in names and "
             "numbers only. Copied names and numbers give much away: by nDCG@10, word counts reach 0.88, "
-            "tf-idf 0.97, untrained SmolLM2-135M with mean pooling 0.67, a random encoder 0.07. The task tells "
-            "how much of a problem's detail an embedding keeps, not whether the model could solve it."
+            "tf-idf 0.97, untrained SmolLM2-135M with mean pooling 0.67, a random encoder 0.07. The task "
+            "tells how much of a problem's detail an embedding keeps, not whether the model could solve it."
         ),
         reference="https://arxiv.org/abs/2410.05229",
         # Drawn on the spot, never downloaded: the path names the task, the revision is the SHA-256 of the
