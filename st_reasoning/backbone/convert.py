@@ -130,7 +130,7 @@ def convert(
         similarity_fn_name="cosine",
         device=device,
     )
-    model.st_reasoning = Conversion(
+    conversion = Conversion(
         backbone=backbone,
         attention=verify_attention(model, attention),
         pooling=POOLINGS[pooling],
@@ -139,6 +139,8 @@ def convert(
         max_seq_length=int(transformer.max_seq_length),
         dtype=dtype,
     )
+    # Not assigned: to type checkers, an attribute of a torch module is a tensor or a module.
+    setattr(model, "st_reasoning", conversion)  # noqa: B010
     return model
 
 
@@ -156,7 +158,7 @@ def save_embedder(model: SentenceTransformer, folder: Path, *, overwrite: bool =
     Raises:
         ConversionError: if the reloaded copy attends otherwise than the model or embeds differently.
     """
-    conversion: Conversion = model.st_reasoning
+    conversion = conversion_of(model)
     with new_folder(folder, overwrite=overwrite) as scratch:
         model.save(str(scratch))
         write_json(scratch / RECORD, {**conversion.to_mapping(), **facts})
@@ -214,20 +216,18 @@ def open_model(name: str, *, attention: Attention = "causal", dtype: str = "floa
         return SentenceTransformer(str(folder), local_files_only=True)
 
 
-def reopen_embedder(folder: Path) -> SentenceTransformer:
-    """Load an embedder written by :func:`save_embedder` with its record, ready to be trained and saved again."""
-    record = read_record(folder)
-    model = open_model(str(folder))
-    model.st_reasoning = Conversion(
-        backbone=record["backbone"],
-        attention=verify_attention(model, record["attention"]["attention"]),
-        pooling=record["pooling"],
-        instruction_template=record["instruction_template"],
-        pad_token=record["pad_token"],
-        max_seq_length=record["max_seq_length"],
-        dtype=record["dtype"],
-    )
-    return model
+def conversion_of(model: SentenceTransformer) -> Conversion:
+    """Return what :func:`convert` recorded on a model.
+
+    Raises:
+        InputError: if the model was not made by :func:`convert`.
+    """
+    found = getattr(model, "st_reasoning", None)
+    if not isinstance(found, Conversion):
+        raise InputError(
+            "this model was not made by st_reasoning.convert; its backbone and attention are unknown"
+        )
+    return found
 
 
 def _refuse_encoders(transformer: Any, backbone: str) -> None:

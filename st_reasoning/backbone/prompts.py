@@ -18,7 +18,9 @@ PAPER_TEMPLATE = "Instruction: {instruction}\nQuery: "
 CODE_TEMPLATE = "Instruct: {instruction}\nQuery: "
 
 # First characters that tokenizers treat differently: letters of either case, digits, punctuation, other scripts.
-BOUNDARY_TEXTS = ("Where is it?", "a", "why", "7", "3 + 4 = 7", "(x)", "$5", '"so"', "-1", "é", "数学", "Что", "\\frac{1}{2}")  # fmt: skip
+BOUNDARY_TEXTS = (
+    "Where is it?", "a", "why", "7", "3 + 4 = 7", "(x)", "$5", '"so"', "-1", "é", "数学", "Что", "\\frac{1}{2}",
+)  # fmt: skip
 
 
 def format_instruction(template: str, instruction: str) -> str:
@@ -38,7 +40,7 @@ def fit_template(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
 
     Args:
         tokenizer: The tokenizer of the embedder.
-        template: The wish, e.g. ``"Instruct: {instruction}\\nQuery: "``.
+        template: The wish, e.g. :data:`CODE_TEMPLATE`.
 
     Returns:
         The template itself, or without white space at its end, or with a line break there.

@@ -13,9 +13,7 @@ from st_reasoning.errors import InputError, MissingExtraError, unknown_name
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-EXPECTED = (
-    "expected a folder of a causal LLM, a .gguf file, package:PACKAGE/FILE.gguf, or a hub name such as ORG/NAME"
-)
+EXPECTED = "expected a folder of a causal LLM, a .gguf file, package:PACKAGE/FILE.gguf, or a hub name such as ORG/NAME"
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -131,13 +129,17 @@ def save_causal_lm(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, f
     tokenizer.save_pretrained(folder)
 
 
-def forget_quantisation(model: PreTrainedModel) -> None:
+def forget_quantisation(model: Any) -> None:
     """Let a model whose weights were read from GGUF be saved.
 
     transformers dequantises on load and still refuses ``save_pretrained``, because the config remembers GGUF.
     """
     quantisation = getattr(model.config, "quantization_config", None)
-    method = quantisation.get("quant_method") if isinstance(quantisation, dict) else getattr(quantisation, "quant_method", None)
+    method = (
+        quantisation.get("quant_method")
+        if isinstance(quantisation, dict)
+        else getattr(quantisation, "quant_method", None)
+    )
     if method == "gguf":
         del model.config.quantization_config
         model.is_quantized = False

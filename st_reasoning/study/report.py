@@ -49,7 +49,7 @@ def answer(pair: dict[str, Any]) -> list[str]:
     for task in pair["tasks"]:
         difference, spread, seeds = task["trained"]["difference"], task["difference_std"], len(task["seeds"])
         word = "higher" if difference > 0 else "lower"
-        said = f"On {task['task']} the reasoning embedder scores {abs(difference):.2f} points {word} than the base embedder"
+        said = f"On {task['task']} the reasoning embedder scores {abs(difference):.2f} points {word} than the base one"
         if difference == 0:
             said = f"On {task['task']} both embedders score the same"
         if spread is None:
@@ -77,9 +77,7 @@ def _panels(pair: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     panels = []
     for title, path in paths:
         panel = read_json(path)
-        panels.append(
-            {"title": title, "panel": panel, "values": final_values(panel), "images": _images(path.parent)}
-        )
+        panels.append({"title": title, "panel": panel, "values": final_values(panel), "images": _images(path.parent)})
     return panels
 
 

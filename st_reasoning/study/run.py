@@ -91,7 +91,13 @@ class _Layout:
         self._contents: dict[str, dict[str, str]] = {}
 
     def add(
-        self, name: str, output: Path, run: Callable[[], dict[str, Any]], *, inputs: Any = None, needs: tuple[str, ...] = ()
+        self,
+        name: str,
+        output: Path,
+        run: Callable[[], dict[str, Any]],
+        *,
+        inputs: Any = None,
+        needs: tuple[str, ...] = (),
     ) -> None:
         step = Step(name, {"st_reasoning": __version__, "inputs": inputs}, needs, output, run)
         if self.steps.setdefault(name, step).inputs != step.inputs:

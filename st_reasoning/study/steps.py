@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_reasoning.backbone import convert, load_causal_lm, open_model, save_causal_lm, save_embedder
+from st_reasoning.backbone import conversion_of, convert, load_causal_lm, open_model, save_causal_lm, save_embedder
 from st_reasoning.errors import InputError
 from st_reasoning.files import new_folder, read_jsonl, refuse_existing, write_jsonl
 from st_reasoning.problems import gsm_problems, held_out_templates
@@ -37,8 +37,7 @@ def convert_backbone(backbone: str, output: Path, *, overwrite: bool = False, **
     refuse_existing(output, overwrite=overwrite)
     model = convert(backbone, **options)
     save_embedder(model, output, overwrite=overwrite)
-    facts: dict[str, Any] = model.st_reasoning.to_mapping()
-    return facts
+    return conversion_of(model).to_mapping()
 
 
 def write_corpus(corpus: Corpus, output: Path) -> dict[str, Any]:
@@ -122,7 +121,6 @@ def check_tasks(tasks: tuple[str, ...]) -> None:
     import mteb
 
     import mteb_tasks  # noqa: F401 - registers our tasks
-
     from st_reasoning.errors import unknown_name
 
     known = {task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)}

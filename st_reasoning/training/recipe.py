@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from st_reasoning.backbone import format_instruction
 from st_reasoning.backbone.convert import POOLINGS
@@ -124,8 +124,8 @@ class TrainingRecipe:
         value = read_yaml(path)
         return parse(cls, value.get("training", value), where=str(path))
 
-    def trainer(self, model: SentenceTransformer, *, seed: int, **arguments: object) -> SentenceTransformerTrainer:
-        """Return the trainer that this recipe describes, for a model made by :func:`st_reasoning.convert`.
+    def trainer(self, model: SentenceTransformer, *, seed: int, **arguments: Any) -> SentenceTransformerTrainer:
+        """Return the trainer that this recipe describes, e.g. for a model made by :func:`st_reasoning.convert`.
 
         Args:
             model: The embedder to train.

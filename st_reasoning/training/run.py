@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_reasoning.backbone import convert, format_instruction, save_embedder
+from st_reasoning.backbone import convert, fit_template, format_instruction, save_embedder
 from st_reasoning.config import to_mapping
 from st_reasoning.errors import ConversionError
 from st_reasoning.training.data import TrainingData, load_data
@@ -59,10 +59,12 @@ def build_trainer(
     )
 
     data = data or load_data(recipe)
-    template = model.st_reasoning.instruction_template
+    # Whatever the model comes from, the prompt must end at a token boundary of its tokenizer.
+    template = fit_template(model.tokenizer, recipe.instruction_template)
     # Negatives are shared across devices; asked for on one device, sentence-transformers warns at every step.
     gather = int(os.environ.get("WORLD_SIZE", "1")) > 1
     shared: dict[str, Any] = {"scale": 1 / recipe.temperature, "gather_across_devices": gather}
+    loss: torch.nn.Module
     if recipe.mini_batch_size:
         loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=recipe.mini_batch_size, **shared)
     else:

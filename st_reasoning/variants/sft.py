@@ -109,10 +109,9 @@ def fine_tune(recipe: SFTRecipe, backbone: str, output: Path, *, overwrite: bool
 
 
 def _solutions(count: int, seed: int, templates: frozenset[int]) -> list[dict[str, str]]:
-    """Return prompts and completions; the line break between them belongs to the prompt, so that its tokens do not
-    depend on what follows.
-    """
+    """Return prompts and completions."""
     problems = gsm_problems(-(-count // len(templates)), seed=seed, templates=templates)
+    # The line break belongs to the prompt: so its tokens do not depend on what follows.
     return [{"prompt": f"{p.question}\n", "completion": p.solution} for p in problems[:count]]
 
 
@@ -141,6 +140,4 @@ def _build_trainer(recipe: SFTRecipe, model: Any, tokenizer: Any, train: Any, ch
         report_to="none",
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    return SFTTrainer(
-        model=model, args=arguments, train_dataset=train, eval_dataset=check, processing_class=tokenizer
-    )
+    return SFTTrainer(model=model, args=arguments, train_dataset=train, eval_dataset=check, processing_class=tokenizer)

@@ -173,11 +173,11 @@ def test_wrong_options_are_named(tiny_llm: Path, options: dict[str, object], sai
 def test_what_is_no_backbone_is_refused(tmp_path: Path, tiny_llm: Path) -> None:
     with pytest.raises(InputError, match="no such backbone"):
         convert("./nowhere")
-    with pytest.raises(InputError, match="has no config.json"):
+    with pytest.raises(InputError, match=r"has no config\.json"):
         convert(str(tmp_path))
-    with pytest.raises(InputError, match="does not end in .gguf"):
+    with pytest.raises(InputError, match=r"does not end in \.gguf"):
         convert(str(tiny_llm / "config.json"))
-    with pytest.raises(InputError, match="the package 'no_such_package' .* is not installed"):
+    with pytest.raises(InputError, match=r"the package 'no_such_package' .* is not installed"):
         convert("package:no_such_package/model.gguf")
     with pytest.raises(InputError, match="expected package:PACKAGE/FILE"):
         convert("package:no_such_package")

@@ -86,9 +86,7 @@ def test_arms_differ_and_share_their_data(finished: tuple[Path, dict[str, Any], 
     assert panel["layers"][-1]["linear_cka"]["biased"] < 1
 
 
-def test_a_second_call_does_nothing_again(
-    finished: tuple[Path, dict[str, Any], list[str]], tiny_llm: Path
-) -> None:
+def test_a_second_call_does_nothing_again(finished: tuple[Path, dict[str, Any], list[str]], tiny_llm: Path) -> None:
     folder, study, first = finished
     said: list[str] = []
     assert run_study(recipe(tiny_llm), folder, say=said.append) == study

@@ -31,7 +31,12 @@ def recipe(**changes: Any) -> TrainingRecipe:
 def test_defaults_are_the_papers() -> None:
     """STUDY.md, embedding recipe (arXiv 2601.21192, Tables 5 to 7)."""
     paper = TrainingRecipe(data=recipe().data)
-    assert (paper.attention, paper.pooling, paper.temperature, paper.hard_negatives) == ("bidirectional", "mean", 0.02, 3)
+    assert (paper.attention, paper.pooling, paper.temperature, paper.hard_negatives) == (
+        "bidirectional",
+        "mean",
+        0.02,
+        3,
+    )
     assert (paper.batch_size, paper.learning_rate, paper.schedule) == (2048, 2e-5, "cosine")
     assert (paper.warmup, paper.weight_decay, paper.max_seq_length, paper.epochs) == (0.03, 0.05, 512, 1)
 
@@ -110,7 +115,9 @@ def test_the_loss_is_infonce_at_the_recipes_temperature(tiny_llm: Path) -> None:
     batch = next(iter(trainer.get_train_dataloader()))
     features, labels = trainer.collect_features(batch)
     with torch.inference_mode():
-        loss = trainer.loss["gsm"](features, labels) if isinstance(trainer.loss, dict) else trainer.loss(features, labels)
+        loss = (
+            trainer.loss["gsm"](features, labels) if isinstance(trainer.loss, dict) else trainer.loss(features, labels)
+        )
         query, positive, negative = (model(dict(f))["sentence_embedding"].double() for f in features)
     logits = query @ torch.cat([positive, negative]).T / 0.05
     expected = -(logits.diagonal() - logits.logsumexp(1)).mean()
