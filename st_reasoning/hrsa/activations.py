@@ -36,9 +36,7 @@ class Activations:
     sentence: Tensor
 
 
-def tokenise(
-    model: SentenceTransformer, texts: Sequence[str], *, max_tokens: int | None = None
-) -> list[list[int]]:
+def tokenise(model: SentenceTransformer, texts: Sequence[str], *, max_tokens: int | None = None) -> list[list[int]]:
     """Return the token ids of each text, taken as plain text.
 
     The tokenizer's special tokens are added; a prompt or a chat template is not.

@@ -17,6 +17,14 @@ from st_reasoning.errors import InputError
 from st_reasoning.hrsa import measures
 from st_reasoning.hrsa.activations import Activations
 
+_WITHOUT_SINKS = (
+    "linear_cka_without_sinks",
+    "dimension_correlation_without_sinks",
+    "procrustes_without_sinks",
+)
+# Debiased CKA and a split into fitted and held-out rows need this many.
+_FEWEST_TOKENS = 4
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -25,9 +33,9 @@ class Settings:
     Attributes:
         k: Numbers of neighbours.
         seed: Of the splits of Procrustes (sentences) and the probe.
-        sink_ratio: A token is a sink at a layer where its norm is more than this many times the median norm,
-            in either model. Massive activations are some hundred times the median, ordinary tokens hardly
-            twice.
+        sink_ratio: A token is a sink where its norm is more than this many times the median norm of the
+            layer. Massive activations are some hundred times it, ordinary tokens hardly twice. Values
+            "without sinks" leave out the tokens that are one at any layer of either model.
         test_share: Share of sentences that Procrustes and the probe are scored on.
     """
 
@@ -71,7 +79,7 @@ def compare(
     stopwatch: Stopwatch | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Return the panel's ``layers``, ``matrices``, ``sensitivity`` and ``omitted`` for aligned states.
+    """Return the measured part of a panel: layers, matrices, sensitivity, sinks_left_out and omitted.
 
     Args:
         a: Activations of one model.
@@ -87,58 +95,80 @@ def compare(
     """
     watch = stopwatch if stopwatch is not None else Stopwatch()
     _check_aligned(a, b, settings)
-    same_width = a.states[0].shape[1] == b.states[0].shape[1]
-    with watch.part("linear_cka"):
-        cka = measures.linear_cka_statistics(a.states, b.states)
-    correlation = None
-    if same_width:
-        with watch.part("dimension_correlation"):
-            correlation = measures.dimension_correlation_matrix(a.states, b.states)
+    whole = _Matrices.of(a.states, b.states, watch)
+    kept = ~_sinks_anywhere(a, b, settings.sink_ratio)
+    guarded, states, sentence = whole, (a.states, b.states), a.sentence
+    usable = int(kept.sum()) >= _FEWEST_TOKENS and len(set(sentence[kept].tolist())) > 1
+    if usable and not kept.all():
+        sentence = sentence[kept]
+        states = [x[kept] for x in a.states], [y[kept] for y in b.states]
+        with watch.part("sensitivity"):
+            guarded = _Matrices.of(*states, Stopwatch())
+    probed = labels if whole.correlation is not None else None
     layers, sensitivity = [], []
     for number in tqdm(range(len(a.states)), desc="layers", disable=not progress):
         x, y = a.states[number], b.states[number]
-        features = (a.features[number], b.features[number])
+        raw = _procrustes(x, y, a.sentence, settings, watch)
         layers.append({
             "layer": number,
-            "dimension_correlation": _correlation(x, y, correlation, number, names),
-            "procrustes": _procrustes(x, y, a.sentence, settings, watch) if same_width else None,
-            "linear_cka": _linear_cka(x, y, cka, number),
+            "dimension_correlation": _correlation(x, y, whole.correlation, number, names),
+            "procrustes": raw,
+            "linear_cka": _linear_cka(x, y, whole.cka, number),
             "knn_overlap": _knn_overlap(x, y, settings, watch),
-            "linear_probe": (
-                _probe(features, labels, settings, watch) if same_width and labels is not None else None
-            ),
+            "linear_probe": _probe(a.features[number], b.features[number], probed, settings, watch),
         })  # fmt: skip
         with watch.part("sensitivity"):
-            sensitivity.append({
-                "layer": number,
-                "effective_rank": dict(
-                    zip(names, (float(cka.effective_rank_x[number]), float(cka.effective_rank_y[number])),
-                    strict=True)
-                ),
-                **_sensitivity(x, y, a.sentence, names, settings),
-            })  # fmt: skip
-    omitted = {}
-    if not same_width:
-        reason = f"widths differ: {a.states[0].shape[1]} and {b.states[0].shape[1]}"
-        omitted = dict.fromkeys(("dimension_correlation", "procrustes", "linear_probe"), reason)
-    elif labels is None:
-        omitted = {"linear_probe": "no labels were given"}
+            entry = {"layer": number, **_domination(x, y, whole.cka, number, names, settings)}
+            if usable:
+                x, y = states[0][number], states[1][number]
+                entry |= {
+                    "linear_cka_without_sinks": _both(guarded.cka, number),
+                    "dimension_correlation_without_sinks": _cell(guarded.correlation, number),
+                    # Drawn by sentence, the split is that of the raw value unless a sentence is all sinks.
+                    "procrustes_without_sinks": (
+                        raw if kept.all() else _procrustes(x, y, sentence, settings, Stopwatch())
+                    ),
+                }
+            else:
+                entry |= dict.fromkeys(_WITHOUT_SINKS)
+            sensitivity.append(entry)
     return {
         "layers": layers,
-        "matrices": {
-            "linear_cka": _rows(cka.biased),
-            "linear_cka_debiased": _rows(cka.debiased),
-            "dimension_correlation": None if correlation is None else _rows(correlation),
-        },
+        "matrices": whole.to_json("") | (guarded.to_json("_without_sinks") if usable else {}),
         "sensitivity": sensitivity,
-        "omitted": omitted,
+        "sinks_left_out": int((~kept).sum()) if usable else None,
+        "omitted": _omitted(a, b, labels, usable=usable),
     }
 
 
 def sink_tokens(x: Tensor, ratio: float) -> Tensor:
     """Return which rows of x [n, d] are longer than ``ratio`` times the median row, as a boolean [n]."""
     norms = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
-    return norms > ratio * norms.median()
+    return torch.gt(norms, ratio * norms.median())
+
+
+@dataclass(frozen=True)
+class _Matrices:
+    """The measures that pair every layer with every layer; correlation is None where widths differ."""
+
+    cka: measures.LinearCKA
+    correlation: Tensor | None
+
+    @classmethod
+    def of(cls, xs: Sequence[Tensor], ys: Sequence[Tensor], watch: Stopwatch) -> _Matrices:
+        with watch.part("linear_cka"):
+            cka = measures.linear_cka_statistics(xs, ys)
+        if xs[0].shape[1] != ys[0].shape[1]:
+            return cls(cka, None)
+        with watch.part("dimension_correlation"):
+            return cls(cka, measures.dimension_correlation_matrix(xs, ys))
+
+    def to_json(self, suffix: str) -> dict[str, list[list[float | None]] | None]:
+        return {
+            f"linear_cka{suffix}": _rows(self.cka.biased),
+            f"linear_cka_debiased{suffix}": _rows(self.cka.debiased),
+            f"dimension_correlation{suffix}": None if self.correlation is None else _rows(self.correlation),
+        }
 
 
 def _check_aligned(a: Activations, b: Activations, settings: Settings) -> None:
@@ -156,6 +186,25 @@ def _check_aligned(a: Activations, b: Activations, settings: Settings) -> None:
         raise InputError("texts: expected at least 2, one to fit Procrustes on and one to score it on, got 1")
 
 
+def _sinks_anywhere(a: Activations, b: Activations, ratio: float) -> Tensor:
+    """Return which tokens are sinks at any layer of either model, as a boolean [n]."""
+    return torch.stack([sink_tokens(x, ratio) for x in (*a.states, *b.states)]).any(dim=0)
+
+
+def _omitted(a: Activations, b: Activations, labels: Sequence[Hashable] | None, *, usable: bool) -> dict[str, str]:
+    """Return why a measure is null, for each that is."""
+    omitted = {}
+    if labels is None:
+        omitted["linear_probe"] = "no labels were given"
+    widths = [found.states[0].shape[1] for found in (a, b)]
+    if widths[0] != widths[1]:
+        reason = f"widths differ: {widths[0]} and {widths[1]}"
+        omitted |= dict.fromkeys(("dimension_correlation", "procrustes", "linear_probe"), reason)
+    if not usable:
+        omitted |= dict.fromkeys(_WITHOUT_SINKS, "nearly every token is a sink at some layer")
+    return omitted
+
+
 def _correlation(
     x: Tensor, y: Tensor, matrix: Tensor | None, layer: int, names: tuple[str, str]
 ) -> dict[str, Any] | None:
@@ -163,15 +212,15 @@ def _correlation(
         return None
     constant = [int(measures.constant_columns(states).sum()) for states in (x, y)]
     return {
-        "value": _number(matrix[layer, layer]),
+        "value": _cell(matrix, layer),
         "chance": 0.0,
         "constant_columns": dict(zip(names, constant, strict=True)),
     }
 
 
-def _procrustes(
-    x: Tensor, y: Tensor, sentence: Tensor, settings: Settings, watch: Stopwatch
-) -> dict[str, Any]:
+def _procrustes(x: Tensor, y: Tensor, sentence: Tensor, settings: Settings, watch: Stopwatch) -> dict[str, Any] | None:
+    if x.shape[1] != y.shape[1]:
+        return None
     with watch.part("procrustes"):
         found = measures.procrustes(x, y, groups=sentence, test_share=settings.test_share, seed=settings.seed)
     return {
@@ -190,10 +239,9 @@ def _linear_cka(x: Tensor, y: Tensor, cka: measures.LinearCKA, layer: int) -> di
     n = x.shape[0]
     ranks = float(cka.effective_rank_x[layer]), float(cka.effective_rank_y[layer])
     return {
-        "biased": _number(cka.biased[layer, layer]),
+        **_both(cka, layer),
         "chance": measures.linear_cka_permutation_chance(n, *ranks),
         "chance_isotropic": measures.linear_cka_chance(n, x.shape[1], y.shape[1]),
-        "debiased": _number(cka.debiased[layer, layer]),
     }
 
 
@@ -201,18 +249,16 @@ def _knn_overlap(x: Tensor, y: Tensor, settings: Settings, watch: Stopwatch) -> 
     with watch.part("knn_overlap"):
         found = measures.knn_overlap(x, y, k=settings.k)
     n = x.shape[0]
-    return {
-        str(k): {"value": value, "chance": measures.knn_overlap_chance(n, k)} for k, value in found.items()
-    }
+    return {str(k): {"value": value, "chance": measures.knn_overlap_chance(n, k)} for k, value in found.items()}
 
 
 def _probe(
-    features: tuple[Tensor, Tensor], labels: Sequence[Hashable], settings: Settings, watch: Stopwatch
-) -> dict[str, Any]:
+    x: Tensor, y: Tensor, labels: Sequence[Hashable] | None, settings: Settings, watch: Stopwatch
+) -> dict[str, Any] | None:
+    if labels is None:
+        return None
     with watch.part("linear_probe"):
-        found = measures.linear_probe_transfer(
-            *features, labels, seed=settings.seed, test_share=settings.test_share
-        )
+        found = measures.linear_probe_transfer(x, y, labels, seed=settings.seed, test_share=settings.test_share)
     return {
         "own": found.own,
         "transferred": found.transferred,
@@ -225,42 +271,39 @@ def _probe(
     }
 
 
-def _sensitivity(
-    x: Tensor, y: Tensor, sentence: Tensor, names: tuple[str, str], settings: Settings
+def _domination(
+    x: Tensor,
+    y: Tensor,
+    cka: measures.LinearCKA,
+    layer: int,
+    names: tuple[str, str],
+    settings: Settings,
 ) -> dict[str, Any]:
-    """Return what the raw values of a layer owe to a few tokens and a few dimensions."""
+    """Return how far a few dimensions and a few tokens dominate a layer."""
     sinks = [sink_tokens(states, settings.sink_ratio) for states in (x, y)]
-    kept = ~(sinks[0] | sinks[1])
-    result = {
-        "top_dimension_share": dict(zip(names, map(measures.top_dimension_share, (x, y)), strict=True)),
+
+    def named(*values: float) -> dict[str, float]:
+        return dict(zip(names, values, strict=True))
+
+    return {
+        "top_dimension_share": named(*(measures.top_dimension_share(states) for states in (x, y))),
+        "effective_rank": named(float(cka.effective_rank_x[layer]), float(cka.effective_rank_y[layer])),
         "sink_tokens": {
-            **dict(zip(names, (int(found.sum()) for found in sinks), strict=True)),
-            "either": int((~kept).sum()),
+            **named(*(int(found.sum()) for found in sinks)),
+            "either": int((sinks[0] | sinks[1]).sum()),
         },
-        "linear_cka_standardised": _cka_pair(measures.standardised(x), measures.standardised(y)),
-        "linear_cka_without_sinks": None,
-        "dimension_correlation_without_sinks": None,
-        "procrustes_without_sinks": None,
+        "linear_cka_standardised": _both(
+            measures.linear_cka_statistics([measures.standardised(x)], [measures.standardised(y)]), 0
+        ),
     }
-    x, y, sentence = x[kept], y[kept], sentence[kept]
-    if len(sentence.unique()) < 2 or len(sentence) < 4:
-        return result
-    result["linear_cka_without_sinks"] = _cka_pair(x, y)
-    if x.shape[1] == y.shape[1]:
-        result["dimension_correlation_without_sinks"] = measures.dimension_correlation(x, y)
-        # The split is drawn by sentence, so unless a sentence is all sinks it is that of the raw value.
-        found = measures.procrustes(x, y, groups=sentence, test_share=settings.test_share, seed=settings.seed)
-        result["procrustes_without_sinks"] = {
-            "inverse_row_entropy": found.inverse_row_entropy,
-            "residual": found.residual,
-            "determined": found.determined,
-        }
-    return result
 
 
-def _cka_pair(x: Tensor, y: Tensor) -> dict[str, float | None]:
-    found = measures.linear_cka_statistics([x], [y])
-    return {"biased": _number(found.biased[0, 0]), "debiased": _number(found.debiased[0, 0])}
+def _both(cka: measures.LinearCKA, layer: int) -> dict[str, float | None]:
+    return {"biased": _cell(cka.biased, layer), "debiased": _cell(cka.debiased, layer)}
+
+
+def _cell(matrix: Tensor | None, layer: int) -> float | None:
+    return None if matrix is None else _number(matrix[layer, layer])
 
 
 def _rows(matrix: Tensor) -> list[list[float | None]]:

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's palette: told apart under every common colour vision deficiency.
 _BLUE, _ORANGE, _GREEN, _PURPLE, _GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
@@ -45,28 +46,26 @@ def draw(panel: Panel, folder: Path) -> list[Path]:
 
 
 def _linear_cka(panel: Panel) -> Figure:
-    figure, (left, right) = _figure(panel, "Global geometry: linear CKA", columns=2)
-    _heat_map(figure, left, panel, panel["matrices"]["linear_cka"], "viridis", 0.0)
-    _curve(right, panel, ("layers", "linear_cka", "biased"), "all tokens", _BLUE)
-    _curve(right, panel, ("layers", "linear_cka", "debiased"), "all tokens, debiased", _BLUE, style="--")
+    figure, curves = _with_heat_maps(panel, "Global geometry: linear CKA", "linear_cka", "viridis", 0.0)
+    _curve(curves, panel, ("layers", "linear_cka", "biased"), "all tokens", _BLUE)
+    _curve(curves, panel, ("layers", "linear_cka", "debiased"), "all tokens, debiased", _PURPLE, style="--")
     guarded = ("sensitivity", "linear_cka_without_sinks", "biased")
-    _curve(right, panel, guarded, "without sink tokens", _ORANGE)
+    _curve(curves, panel, guarded, "without sink tokens", _ORANGE)
     guarded = ("sensitivity", "linear_cka_standardised", "biased")
-    _curve(right, panel, guarded, "standardised dimensions", _GREEN)
-    _curve(right, panel, ("layers", "linear_cka", "chance"), "chance (rows re-paired)", _GREY, style=":")
-    _finish(right, "Same layer in both models", "linear CKA", (0, 1))
+    _curve(curves, panel, guarded, "standardised dimensions", _GREEN, style="-.")
+    _curve(curves, panel, ("layers", "linear_cka", "chance"), "chance (rows re-paired)", _GREY, style=":")
+    _finish(curves, "Same layer in both models", "linear CKA", (0, 1))
     return figure
 
 
 def _dimension_correlation(panel: Panel) -> Figure:
-    figure, (left, right) = _figure(panel, "Coordinate basis: dimension-wise correlation", columns=2)
-    _heat_map(figure, left, panel, panel["matrices"]["dimension_correlation"], "PuOr", -1.0)
-    _curve(right, panel, ("layers", "dimension_correlation", "value"), "all tokens", _BLUE)
-    _curve(
-        right, panel, ("sensitivity", "dimension_correlation_without_sinks"), "without sink tokens", _ORANGE
-    )
-    _curve(right, panel, ("layers", "dimension_correlation", "chance"), "chance", _GREY, style=":")
-    _finish(right, "Same layer in both models", "mean Pearson correlation", (None, 1))
+    title = "Coordinate basis: dimension-wise correlation"
+    figure, curves = _with_heat_maps(panel, title, "dimension_correlation", "PuOr", -1.0)
+    _curve(curves, panel, ("layers", "dimension_correlation", "value"), "all tokens", _BLUE)
+    guarded = ("sensitivity", "dimension_correlation_without_sinks")
+    _curve(curves, panel, guarded, "without sink tokens", _ORANGE)
+    _curve(curves, panel, ("layers", "dimension_correlation", "chance"), "chance", _GREY, style=":")
+    _finish(curves, "Same layer in both models", "mean Pearson correlation", (None, 1))
     return figure
 
 
@@ -75,15 +74,15 @@ def _procrustes(panel: Panel) -> Figure:
     for axes, key in ((left, "inverse_row_entropy"), (right, "residual")):
         _curve(axes, panel, ("layers", "procrustes", key), "all tokens", _BLUE)
         _curve(axes, panel, ("sensitivity", "procrustes_without_sinks", key), "without sink tokens", _ORANGE)
+        loose = [entry for entry in panel["layers"] if not entry["procrustes"]["determined"]]
+        if loose:
+            numbers, values = [e["layer"] for e in loose], [e["procrustes"][key] for e in loose]
+            label = "rotation not determined by the tokens"
+            axes.plot(numbers, values, "o", color=_PURPLE, markerfacecolor="white", zorder=3, label=label)
     _curve(left, panel, ("layers", "procrustes", "chance"), "chance (random rotation)", _GREY, style=":")
     right.axhline(1.0, color=_GREY, linestyle=":", label="predicting the mean")
     _finish(left, "Is the rotation a permutation? (1 = yes)", "inverse row entropy", (0, 1))
     _finish(right, "What it leaves unexplained on held-out sentences", "relative residual", (0, None))
-    if not all(entry["procrustes"]["determined"] for entry in panel["layers"]):
-        rows, width = panel["layers"][0]["procrustes"]["train_rows"], panel["models"][0]["width"]
-        figure.text(
-            0.01, 0.01, f"Some maps are not determined by {rows} tokens in {width} dimensions.", color=_ORANGE
-        )
     return figure
 
 
@@ -100,7 +99,7 @@ def _linear_probe(panel: Panel) -> Figure:
     figure, (axes,) = _figure(panel, "Function: a linear probe carried over", columns=1)
     name_a, name_b = (model["name"] for model in panel["models"])
     _curve(axes, panel, ("layers", "linear_probe", "own"), f"fitted and tested on {name_a}", _BLUE)
-    _curve(axes, panel, ("layers", "linear_probe", "transferred"), f"same probe on {name_b}", _ORANGE)
+    _curve(axes, panel, ("layers", "linear_probe", "transferred"), f"same probe on {name_b}", _ORANGE, style="--")
     _curve(axes, panel, ("layers", "linear_probe", "chance"), "commonest class", _GREY, style=":")
     tested = panel["layers"][0]["linear_probe"]["test_rows"]
     _finish(axes, f"Mean-pooled sentences, {tested} held out", "accuracy", (0, 1))
@@ -115,19 +114,24 @@ def _figure(panel: Panel, title: str, *, columns: int) -> tuple[Figure, list[Axe
     return figure, [figure.add_subplot(1, columns, number + 1) for number in range(columns)]
 
 
-def _heat_map(
-    figure: Figure, axes: Axes, panel: Panel, matrix: list[list[float | None]], colours: str, lowest: float
-) -> None:
-    values = [[float("nan") if value is None else value for value in row] for row in matrix]
-    image = axes.imshow(values, cmap=colours, vmin=lowest, vmax=1.0, origin="lower", aspect="equal")
+def _with_heat_maps(panel: Panel, title: str, name: str, colours: str, lowest: float) -> tuple[Figure, Axes]:
+    """Draw the layer-by-layer matrix, and beside it the one without sinks if any were left out."""
+    matrices = {"all tokens": panel["matrices"][name]}
+    if panel["sinks_left_out"]:
+        left_out = f"without {panel['sinks_left_out']:,} sink tokens"
+        matrices[left_out] = panel["matrices"][f"{name}_without_sinks"]
+    figure, (*maps, curves) = _figure(panel, title, columns=len(matrices) + 1)
     name_a, name_b = (model["name"] for model in panel["models"])
-    axes.set(title="Every layer with every layer", xlabel=f"layer of {name_b}", ylabel=f"layer of {name_a}")
-    figure.colorbar(image, ax=axes, shrink=0.8)
+    for axes, (tokens, matrix) in zip(maps, matrices.items(), strict=True):
+        values = [[float("nan") if value is None else value for value in row] for row in matrix]
+        image = axes.imshow(values, cmap=colours, vmin=lowest, vmax=1.0, origin="lower", aspect="equal")
+        axes.set(title=f"Every layer with every layer, {tokens}")
+        axes.set(xlabel=f"layer of {name_b}", ylabel=f"layer of {name_a}")
+        figure.colorbar(image, ax=axes, shrink=0.8)
+    return figure, curves
 
 
-def _curve(
-    axes: Axes, panel: Panel, path: tuple[str, ...], label: str, colour: str, *, style: str = "-"
-) -> None:
+def _curve(axes: Axes, panel: Panel, path: tuple[str, ...], label: str, colour: str, *, style: str = "-") -> None:
     """Plot the number at ``path`` below each layer's entry; layers without it leave a gap."""
     section, *keys = path
     numbers, values = [], []
@@ -145,7 +149,7 @@ def _finish(axes: Axes, title: str, quantity: str, limits: tuple[float | None, f
     low, high = limits
     axes.set(title=title, xlabel="layer (0 = token embedding)", ylabel=quantity)
     axes.set_ylim(None if low is None else low - 0.03, None if high is None else high + 0.03)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9, framealpha=0.9)
 

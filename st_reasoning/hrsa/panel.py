@@ -80,14 +80,10 @@ def panel(
     for model, name in zip(models, names, strict=True):
         with watch.part(f"forward_{name}"):
             states.append(
-                hidden_states(
-                    model, texts, batch_tokens=batch_tokens, max_tokens=max_tokens, progress=progress
-                )
+                hidden_states(model, texts, batch_tokens=batch_tokens, max_tokens=max_tokens, progress=progress)
             )
     a, b = states
-    compared = compare(
-        a, b, names=names, settings=settings, labels=labels, stopwatch=watch, progress=progress
-    )
+    compared = compare(a, b, names=names, settings=settings, labels=labels, stopwatch=watch, progress=progress)
     lengths = [len(row) for row in ids_a]
     return {
         "schema": SCHEMA,
@@ -155,7 +151,8 @@ def _attention(network: Any, name: str, ids: list[list[int]]) -> str | None:
     A config may be silent, and some architectures ignore it, so the last token of a text is changed and the
     earlier ones are looked at. None if neither the config nor any text of two tokens can tell.
     """
-    declared = {True: "causal", False: "bidirectional"}.get(getattr(network.config, "is_causal", None))
+    is_causal = getattr(network.config, "is_causal", None)
+    declared = None if is_causal is None else "causal" if is_causal else "bidirectional"
     text = next((row for row in ids if len(row) > 1), None)
     if text is None:
         return declared

@@ -68,7 +68,8 @@ def summary(panel: dict[str, Any]) -> str:
         f"chance: correlation 0, {middle}-NN {first['knn_overlap'][str(middle)]['chance']:.3f}"
         + ("" if first["procrustes"] is None else f", H_inv {first['procrustes']['chance']:.3f}")
         + f", CKA up to {max(layer['linear_cka']['chance'] for layer in panel['layers']):.3f}",
-        "no sinks: CKA without the tokens in column sinks; top dim: variance in one dimension; "
+        f"no sinks: CKA without the {panel['sinks_left_out']} tokens that are a sink at some layer; "
+        "sinks: how many are at this one; top dim: variance in one dimension; "
         "probe: transferred minus own accuracy",
     ]
     if any(layer["procrustes"] and not layer["procrustes"]["determined"] for layer in panel["layers"]):

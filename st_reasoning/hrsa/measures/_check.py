@@ -24,9 +24,7 @@ def check_matrix(x: Tensor, name: str, *, min_rows: int, min_columns: int = 1) -
         raise InputError(f"{name}: expected finite values, got NaN or infinity")
 
 
-def check_pair(
-    x: Tensor, y: Tensor, *, min_rows: int, min_columns: int = 1, same_width: bool = False
-) -> None:
+def check_pair(x: Tensor, y: Tensor, *, min_rows: int, min_columns: int = 1, same_width: bool = False) -> None:
     """Check ``x`` and ``y`` and that their rows (and, if asked, columns) can stand for the same things."""
     check_matrix(x, "x", min_rows=min_rows, min_columns=min_columns)
     check_matrix(y, "y", min_rows=min_rows, min_columns=min_columns)
@@ -36,9 +34,7 @@ def check_pair(
         raise InputError(f"y: expected {x.shape[1]} columns like x, got {y.shape[1]}")
 
 
-def check_layers(
-    xs: Sequence[Tensor], ys: Sequence[Tensor], *, min_rows: int, same_width: bool = False
-) -> None:
+def check_layers(xs: Sequence[Tensor], ys: Sequence[Tensor], *, min_rows: int, same_width: bool = False) -> None:
     """Check two lists of layers: all of one number of rows and, if asked, of one width."""
     for name, layers in (("xs", xs), ("ys", ys)):
         if len(layers) == 0:
@@ -46,9 +42,7 @@ def check_layers(
         for number, layer in enumerate(layers):
             check_matrix(layer, f"{name}[{number}]", min_rows=min_rows)
             if layer.shape[0] != xs[0].shape[0]:
-                raise InputError(
-                    f"{name}[{number}]: expected {xs[0].shape[0]} rows like xs[0], got {layer.shape[0]}"
-                )
+                raise InputError(f"{name}[{number}]: expected {xs[0].shape[0]} rows like xs[0], got {layer.shape[0]}")
             if same_width and layer.shape[1] != xs[0].shape[1]:
                 raise InputError(
                     f"{name}[{number}]: expected {xs[0].shape[1]} columns like xs[0], got {layer.shape[1]}"

@@ -16,14 +16,12 @@ from torch import Tensor
 
 from st_reasoning.errors import InputError, unknown_name
 from st_reasoning.hrsa.measures._check import check_layers, check_pair
-from st_reasoning.hrsa.measures.columns import column_means, row_blocks
+from st_reasoning.hrsa.measures.columns import FLOAT32_RUN, column_means, row_blocks
 
 Estimator = Literal["biased", "debiased"]
 
 # Bytes of Gram tiles held at once; tiles of some 500 to 1000 rows hide the cost of centring their rows.
 _TILE_BYTES = 128 << 20
-# Products summed in float32 before float64 takes over; see `linear_cka_matrix` on the error.
-_FLOAT32_RUN = 4096
 # Below this share of its raw second moment, what is left after centring is float64 rounding.
 _NO_VARIANCE = 1e-26
 
@@ -42,9 +40,7 @@ def linear_cka(x: Tensor, y: Tensor, *, estimator: Estimator = "biased") -> floa
     return float(linear_cka_matrix([x], [y], estimator=estimator)[0, 0])
 
 
-def linear_cka_matrix(
-    xs: Sequence[Tensor], ys: Sequence[Tensor], *, estimator: Estimator = "biased"
-) -> Tensor:
+def linear_cka_matrix(xs: Sequence[Tensor], ys: Sequence[Tensor], *, estimator: Estimator = "biased") -> Tensor:
     """Return the linear CKA of every layer of one model with every layer of the other.
 
     Biased (Kornblith et al. 2019, equations 3 and 4)::
@@ -195,9 +191,7 @@ def _statistics(xs: Sequence[Tensor], ys: Sequence[Tensor], route: Literal["feat
         )
         # HSIC_1 of a layer with itself is a squared length; below the floor it is what rounding left of zero.
         debiased = _ratio(hsic, hsic_a, hsic_b, floor=1e-6 * constant)
-    return LinearCKA(
-        biased, debiased, (n * n / (own_a + diagonal_a)).cpu(), (n * n / (own_b + diagonal_b)).cpu()
-    )
+    return LinearCKA(biased, debiased, (n * n / (own_a + diagonal_a)).cpu(), (n * n / (own_b + diagonal_b)).cpu())
 
 
 def _ratio(cross: Tensor, own_a: Tensor, own_b: Tensor, *, floor: float = 0.0) -> Tensor:
@@ -207,9 +201,7 @@ def _ratio(cross: Tensor, own_a: Tensor, own_b: Tensor, *, floor: float = 0.0) -
     return (cross / lengths_a[:, None] / lengths_b[None, :]).cpu()
 
 
-def _off_diagonal_by_features(
-    layers_a: list[_Layer], layers_b: list[_Layer]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _off_diagonal_by_features(layers_a: list[_Layer], layers_b: list[_Layer]) -> tuple[Tensor, Tensor, Tensor]:
     """Return sum_{i != j} K_ij L_ij across [L_a, L_b], and of each side with itself [L_a], [L_b].
 
     |X'Y|_F^2 minus its diagonal part: a difference of nearly equal numbers where one token dominates, hence
@@ -252,11 +244,9 @@ def _off_diagonal_by_gram(layers_a: list[_Layer], layers_b: list[_Layer]) -> tup
                 tile = torch.mm(rows, columns.T, out=flat[:size].view(bottom - top, right - left))
                 if left == top:
                     tile.fill_diagonal_(0)
-            weight = (
-                1 if left == top else 2
-            )  # K is symmetric: the tiles below the diagonal repeat those above
-            for start in range(0, size, _FLOAT32_RUN):
-                run = buffer[:, start : min(size, start + _FLOAT32_RUN)]
+            weight = 1 if left == top else 2  # K is symmetric: the tiles below the diagonal repeat those above
+            for start in range(0, size, FLOAT32_RUN):
+                run = buffer[:, start : min(size, start + FLOAT32_RUN)]
                 cross += weight * (run[:count_a] @ run[count_a:].T).double()
                 own += weight * torch.linalg.vector_norm(run, dim=1).double().square()
     return cross, own[:count_a], own[count_a:]

@@ -9,6 +9,8 @@ from torch import Tensor
 
 # Elements per block of float64 work: 32 MB a block, large enough that Python's loop does not show.
 BLOCK_ELEMENTS = 1 << 22
+# Products summed in float32 before float64 takes over: enough for a GEMM to be fast, few enough to keep six digits.
+FLOAT32_RUN = 4096
 
 
 def row_blocks(n: int, width: int) -> Iterator[tuple[int, int]]:

@@ -14,6 +14,7 @@ from st_reasoning.errors import InputError
 from st_reasoning.hrsa.measures._check import check_layers, check_pair
 from st_reasoning.hrsa.measures.columns import (
     BLOCK_ELEMENTS,
+    FLOAT32_RUN,
     column_means,
     column_variances,
     constant_columns,
@@ -41,7 +42,7 @@ def dimension_correlation_matrix(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> 
     :func:`~st_reasoning.hrsa.measures.constant_columns` counts it.
 
     Columns are standardised in float64, block by block, so that the mean is a product [L_a, n d] [n d, L_b],
-    of which runs of a block are summed in float32 and the blocks in float64.
+    of which runs of 4,096 are summed in float32 and the runs in float64.
 
     Args:
         xs: L_a layers, each [n, d].
@@ -71,5 +72,7 @@ def dimension_correlation_matrix(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> 
     for start in range(0, n, rows):
         block = torch.stack([layer[start : start + rows].double() for layer in layers])
         block = ((block - means[:, None, :]) * inverse[:, None, :]).to(wide).flatten(start_dim=1)
-        total += (block[: len(xs)] @ block[len(xs) :].T).double()
+        for left in range(0, block.shape[1], FLOAT32_RUN):
+            run = block[:, left : left + FLOAT32_RUN]
+            total += (run[: len(xs)] @ run[len(xs) :].T).double()
     return (total / used).cpu()

@@ -83,9 +83,7 @@ def procrustes(
     x_train, y_train = x_train - x_mean, y_train - y_mean
     for name, rows in (("x", x_train), ("y", y_train)):
         if not rows.any():
-            raise InputError(
-                f"{name}: expected training rows that differ, got the same row {len(rows)} times"
-            )
+            raise InputError(f"{name}: expected training rows that differ, got the same row {len(rows)} times")
     left, singular, right = torch.linalg.svd(x_train.T @ y_train)
     fitted = left @ right
     scale = float(singular.sum() / x_train.square().sum())
@@ -118,9 +116,7 @@ def inverse_row_entropy(orthogonal: Tensor) -> float:
     return 1 - float(entropy) / math.log(orthogonal.shape[0])
 
 
-def _split(
-    n: int, groups: Sequence[int] | Tensor | None, test_share: float, seed: int
-) -> tuple[Tensor, Tensor]:
+def _split(n: int, groups: Sequence[int] | Tensor | None, test_share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Return the row numbers to fit on and to score on, groups kept whole."""
     if not 0 < test_share < 1:
         raise InputError(f"test_share: expected a share between 0 and 1, got {test_share}")
