@@ -58,9 +58,11 @@ def panel(
         progress: Whether to show progress bars.
 
     Returns:
-        A record of plain dictionaries, lists, texts and numbers, undefined values being None: schema, models,
-        corpus, settings, layers, matrices, sensitivity, omitted (measure: reason), runtime and
-        versions. Rows of a matrix are layers of ``model_a``, columns those of ``model_b``.
+        A record of plain dictionaries, lists, texts and numbers, undefined values being None. ``layers`` holds every
+        measure beside its chance level; ``sensitivity``, layer by layer, what the raw values owe to a few tokens and
+        dimensions; ``matrices`` every layer of ``model_a`` (rows) with every layer of ``model_b`` (columns);
+        ``omitted`` why a measure is None. ``models``, ``corpus``, ``settings``, ``versions`` and ``runtime`` say what
+        was compared, how, with what and for how long.
 
     Raises:
         InputError: for texts, labels or models that cannot be compared; tokens are compared before anything
@@ -72,6 +74,8 @@ def panel(
     models = (model_a, model_b)
     ids_a, ids_b = (tokenise(model, texts, max_tokens=max_tokens) for model in models)
     _check_same_tokens(ids_a, ids_b, names)
+    if max(settings.k) >= sum(map(len, ids_a)):
+        raise InputError(f"k: expected less than the {sum(map(len, ids_a))} tokens of the texts, got {max(settings.k)}")
     if labels is not None:
         check_labels(labels, len(texts))
     facts = [_facts(model, name, ids_a) for model, name in zip(models, names, strict=True)]

@@ -345,3 +345,12 @@ def test_malformed_input_is_named(bad, message):
         measures.linear_cka_matrix([], [good])
     with pytest.raises(InputError, match=r"ys\[1\]: expected 5 rows"):
         measures.linear_cka_matrix([good], [good, good[:4]])
+
+
+def test_ties_are_broken_in_row_order():
+    from st_reasoning.hrsa.measures.neighbours import _neighbours
+
+    near = _neighbours(torch.full((300, 4), 0.5), 0, 300, 3)
+    assert near[0].tolist() == [1, 2, 3]
+    assert near[1].tolist() == [0, 2, 3]
+    assert (near[3:] == torch.tensor([0, 1, 2])).all()
