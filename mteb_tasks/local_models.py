@@ -102,9 +102,7 @@ def load_folder(
         revision.
     """
     if revision is not None and (found := folder_hash(Path(folder))) != revision:
-        raise InputError(
-            f"{folder} changed since it was looked up: expected revision {revision}, got {found}"
-        )
+        raise InputError(f"{folder} changed since it was looked up: expected revision {revision}, got {found}")
     loaded: dict[str, Any] = {"device": device, "embed_dim": embed_dim, "local_files_only": True, **kwargs}
     if instruction_template is None:
         return SentenceTransformerEncoderWrapper(folder, **loaded)
@@ -120,8 +118,7 @@ def instruction_template(folder: Path) -> str | None:
     template = _read_if_there(folder / OWN_FILE).get("instruction_template")
     if template is not None and not (isinstance(template, str) and "{instruction}" in template):
         raise InputError(
-            f"{folder / OWN_FILE}, instruction_template: expected a text with {{instruction}}, "
-            f"got {template!r}"
+            f"{folder / OWN_FILE}, instruction_template: expected a text with {{instruction}}, got {template!r}"
         )
     return template
 

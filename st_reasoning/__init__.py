@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from st_reasoning.backbone import convert, verify_attention
+    from st_reasoning.attention import verify_attention
+    from st_reasoning.backbone import convert
     from st_reasoning.hrsa import panel
     from st_reasoning.training import TrainingRecipe
 
@@ -19,7 +20,7 @@ _HOMES = {
     "TrainingRecipe": "st_reasoning.training",
     "convert": "st_reasoning.backbone",
     "panel": "st_reasoning.hrsa",
-    "verify_attention": "st_reasoning.backbone",
+    "verify_attention": "st_reasoning.attention",
 }
 
 __all__ = ["TrainingRecipe", "__version__", "convert", "panel", "verify_attention"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +73,10 @@ def convert(backbone: str, output: Path, overwrite: bool, as_json: bool, **optio
     """
     from st_reasoning.study.steps import convert_backbone
 
-    _quiet()
     if options["instruction_template"] is None:
         del options["instruction_template"]
-    facts = convert_backbone(backbone, output, overwrite=overwrite, **options)
+    with _working():
+        facts = convert_backbone(backbone, output, overwrite=overwrite, **options)
     probes = ", ".join(f"{p['batch']} x{p['length']}" for p in facts["attention"]["probes"])
     _answer(
         facts,
@@ -104,8 +106,8 @@ def train(recipe: Path, backbone: str, output: Path, seed: int, overwrite: bool,
 
     parsed = TrainingRecipe.read(recipe)
     _refuse_existing(output, overwrite)
-    _quiet()
-    facts = run(parsed, backbone, output, seed=seed, overwrite=overwrite)
+    with _working():
+        facts = run(parsed, backbone, output, seed=seed, overwrite=overwrite)
     _answer(
         facts,
         as_json,
@@ -138,8 +140,8 @@ def sft(recipe: Path, backbone: str, output: Path, overwrite: bool, as_json: boo
 
     parsed = parse(SFTRecipe, read_yaml(recipe), where=str(recipe))
     _refuse_existing(output, overwrite)
-    _quiet()
-    facts = fine_tune(parsed, backbone, output, overwrite=overwrite)
+    with _working():
+        facts = fine_tune(parsed, backbone, output, overwrite=overwrite)
     held_out = facts["held_out_loss"]
     _answer(
         facts,
@@ -168,8 +170,8 @@ def hrsa(model_a: str, model_b: str, texts: Path, output: Path, overwrite: bool,
     from st_reasoning.hrsa import summary
     from st_reasoning.study.steps import compare_models
 
-    _quiet()
-    panel = compare_models(model_a, model_b, texts, output, overwrite=overwrite)
+    with _working():
+        panel = compare_models(model_a, model_b, texts, output, overwrite=overwrite)
     _answer(panel, as_json, summary(panel))
 
 
@@ -190,8 +192,8 @@ def study(recipe: Path, output: Path, as_json: bool) -> None:
     from st_reasoning.study.report import answer
 
     parsed = StudyRecipe.read(recipe)
-    _quiet()
-    found = run_study(parsed, output, say=lambda line: click.echo(line, err=True))
+    with _working():
+        found = run_study(parsed, output, say=lambda line: click.echo(line, err=True))
     lines = [f"{pair['name']}: {sentence}" for pair in found["pairs"] for sentence in answer(pair)]
     _answer(found, as_json, "\n".join([*lines, f"Report: {output / 'report.html'}"]))
 
@@ -207,16 +209,23 @@ def _refuse_existing(output: Path, overwrite: bool) -> None:
     refuse_existing(output, overwrite=overwrite)
 
 
-def _quiet() -> None:
-    """Keep progress bars of long work; drop those that flash by on every load, and advice meant for developers."""
+@contextlib.contextmanager
+def _working() -> Iterator[None]:
+    """Keep standard output for the answer, and of what the libraries say the progress of long work.
+
+    Trainers print their losses on standard output; bars that flash by on every load, and advice meant for developers,
+    help nobody.
+    """
     import warnings
 
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    if not sys.warnoptions:
-        warnings.filterwarnings("ignore", category=FutureWarning)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 if __name__ == "__main__":

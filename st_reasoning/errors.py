@@ -35,8 +35,7 @@ class MissingExtraError(STReasoningError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs the package {package!r}, which is not installed: "
-            f"pip install 'st-reasoning[{extra}]'"
+            f"{purpose} needs the package {package!r}, which is not installed: pip install 'st-reasoning[{extra}]'"
         )
 
 

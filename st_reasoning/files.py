@@ -40,6 +40,8 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     refuse_existing(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in path.parent.glob(f".{path.name}.*.partial"):
+        shutil.rmtree(left_over, ignore_errors=True)  # of a process that was killed
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     # mkdtemp makes the folder private to the user; what is published follows the umask like any other folder.
     umask = os.umask(0)

@@ -79,7 +79,7 @@ def gsm_problems(per_template: int, *, seed: int, templates: frozenset[int] | se
         for template in sorted(templates):
             for attempt in range(1000):
                 drawn = _seed_of(seed, template, draw, attempt)
-                item = generators[template](Random(drawn), 1.0)
+                item = generators[template](Random(drawn), 1.0)  # noqa: S311 - word problems, not secrets
                 question = " ".join(str(item["question"]).removesuffix(GSM_SUFFIX).split())
                 solution = str(item["metadata"]["answer_cot"])
                 # Two questions with one solution would make a right answer count as a wrong one in retrieval.

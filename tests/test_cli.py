@@ -48,6 +48,10 @@ def test_hrsa_of_a_model_with_itself_is_one(tiny_llm: Path, tmp_path: Path) -> N
     assert panel["layers"][0]["linear_cka"]["biased"] == pytest.approx(1, abs=1e-6)
     assert panel["layers"][-1]["linear_cka"]["biased"] < 0.999
     assert len(list((tmp_path / "out").glob("*.png"))) == 5
+    found = call("hrsa", tiny_llm, tiny_llm, "--texts", texts(tmp_path), "--output", tmp_path / "twice", "--json")
+    panel = json.loads(found.stdout)
+    assert [m["name"] for m in panel["models"]] == ["tiny-llama (first)", "tiny-llama (second)"]
+    assert panel["layers"][-1]["knn_overlap"]["5"]["value"] == pytest.approx(1)
 
 
 RECIPE = """
@@ -64,6 +68,8 @@ def test_train_by_recipe(tiny_llm: Path, tmp_path: Path) -> None:
     found = call("train", recipe, "--backbone", tiny_llm, "--output", tmp_path / "out", "--seed", 3)
     assert found.exit_code == 0, found.output
     assert "2 steps over 8 examples" in found.stdout
+    as_json = call("train", recipe, "--backbone", tiny_llm, "--output", tmp_path / "json", "--json")
+    assert json.loads(as_json.stdout)["steps"] == 2  # the trainer's own prints are not in the way
     again = call("train", recipe, "--backbone", tiny_llm, "--output", tmp_path / "out")
     assert (again.exit_code, "not empty" in again.stderr) == (2, True)
 

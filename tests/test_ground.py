@@ -56,6 +56,19 @@ def _umask() -> int:
     return mask
 
 
+def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, sys; from st_reasoning.files import new_folder\n"
+        "with new_folder(pathlib.Path(sys.argv[1])) as scratch:\n"
+        "    (scratch / 'half').write_text('x'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=False)
+    assert [p.suffix for p in tmp_path.iterdir()] == [".partial"]
+    with new_folder(tmp_path / "out") as scratch:
+        (scratch / "whole").write_text("x")
+    assert [p.name for p in tmp_path.rglob("*")] == ["out", "whole"]
+
+
 def test_a_folder_with_content_is_replaced_only_on_demand(tmp_path: Path) -> None:
     (tmp_path / "old").write_text("x")
     with pytest.raises(InputError, match="not empty"), new_folder(tmp_path):

@@ -80,10 +80,7 @@ class GSMSymbolicSolutionRetrieval(FrozenData, AbsTaskRetrieval):  # type: ignor
             "default": {
                 "test": {
                     "queries": Dataset.from_list(
-                        [
-                            {"id": f"q{i}", "text": row["question"]}
-                            for i, row in zip(ids, content, strict=True)
-                        ]
+                        [{"id": f"q{i}", "text": row["question"]} for i, row in zip(ids, content, strict=True)]
                     ),
                     "corpus": Dataset.from_list(
                         [

@@ -1,13 +1,11 @@
 """From a causal language model, whatever it comes as, to a verified embedder."""
 
-from st_reasoning.backbone.attention import AttentionReport, verify_attention
 from st_reasoning.backbone.convert import RECORD, conversion_of, convert, open_model, read_record, save_embedder
 from st_reasoning.backbone.prompts import fit_template, format_instruction
 from st_reasoning.backbone.sources import Source, load_causal_lm, resolve, save_causal_lm
 
 __all__ = [
     "RECORD",
-    "AttentionReport",
     "Source",
     "conversion_of",
     "convert",
@@ -19,5 +17,4 @@ __all__ = [
     "resolve",
     "save_causal_lm",
     "save_embedder",
-    "verify_attention",
 ]

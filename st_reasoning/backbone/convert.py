@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_reasoning.backbone.attention import Attention, AttentionReport, verify_attention
+from st_reasoning.attention import Attention, AttentionReport, verify_attention
 from st_reasoning.backbone.prompts import CODE_TEMPLATE, fit_template, format_instruction
 from st_reasoning.backbone.sources import forget_quantisation, loading, resolve, torch_dtype
 from st_reasoning.config import versions
@@ -224,9 +224,7 @@ def conversion_of(model: SentenceTransformer) -> Conversion:
     """
     found = getattr(model, "st_reasoning", None)
     if not isinstance(found, Conversion):
-        raise InputError(
-            "this model was not made by st_reasoning.convert; its backbone and attention are unknown"
-        )
+        raise InputError("this model was not made by st_reasoning.convert; its backbone and attention are unknown")
     return found
 
 

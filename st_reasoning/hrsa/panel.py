@@ -6,12 +6,12 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
+from st_reasoning.attention import probe_attention
 from st_reasoning.config import versions
 from st_reasoning.errors import InputError
 from st_reasoning.files import content_hash
-from st_reasoning.hrsa.activations import forward, hidden_states, tokenise, transformer
+from st_reasoning.hrsa.activations import hidden_states, tokenise, transformer
 from st_reasoning.hrsa.compare import Settings, Stopwatch, compare
 from st_reasoning.hrsa.measures import check_labels
 
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 SCHEMA = 1
-
-# Causal attention leaves earlier tokens as they were; GPU kernels may round differently from run to run. A
-# change counts from this many times the change that the same input shows.
-_NOISE_FACTOR = 10.0
 
 
 def panel(
@@ -78,7 +74,7 @@ def panel(
         raise InputError(f"k: expected less than the {sum(map(len, ids_a))} tokens of the texts, got {max(settings.k)}")
     if labels is not None:
         check_labels(labels, len(texts))
-    facts = [_facts(model, name, ids_a) for model, name in zip(models, names, strict=True)]
+    facts = [_facts(model, name) for model, name in zip(models, names, strict=True)]
     watch = Stopwatch()
     states = []
     for model, name in zip(models, names, strict=True):
@@ -134,14 +130,14 @@ def _excerpt(ids: list[int]) -> str:
     return f"{len(ids)} ({' '.join(map(str, ids[:8]))}{' ...' if len(ids) > 8 else ''})"
 
 
-def _facts(model: SentenceTransformer, name: str, ids: list[list[int]]) -> dict[str, Any]:
+def _facts(model: SentenceTransformer, name: str) -> dict[str, Any]:
     """Return what a reader must know of a model to judge a comparison."""
     network = transformer(model)
     return {
         "name": name,
         "source": str(getattr(network.config, "name_or_path", "")) or None,
         "architecture": type(network).__name__,
-        "attention": _attention(network, name, ids),
+        "attention": _attention(model, name),
         "attention_implementation": getattr(network.config, "_attn_implementation", None),
         "dtype": str(network.dtype).removeprefix("torch."),
         "device": str(network.device),
@@ -149,33 +145,16 @@ def _facts(model: SentenceTransformer, name: str, ids: list[list[int]]) -> dict[
     }
 
 
-def _attention(network: Any, name: str, ids: list[list[int]]) -> str | None:
+def _attention(model: SentenceTransformer, name: str) -> str:
     """Return ``"causal"`` or ``"bidirectional"``: what the model does, which its config must not contradict.
 
-    A config may be silent, and some architectures ignore it, so the last token of a text is changed and the
-    earlier ones are looked at. None if neither the config nor any text of two tokens can tell.
+    Raises:
+        InputError: if the two differ, or if the model is neither.
     """
-    is_causal = getattr(network.config, "is_causal", None)
+    report = probe_attention(model)
+    is_causal = getattr(transformer(model).config, "is_causal", None)  # most configs are silent
     declared = None if is_causal is None else "causal" if is_causal else "bidirectional"
-    text = next((row for row in ids if len(row) > 1), None)
-    if text is None:
-        return declared
-    text = text[:32]
-    other = next(token for token in (0, 1) if token != text[-1])
-
-    def earlier(row: list[int]) -> Tensor:
-        return forward(network, [row])[-1][0, :-1].double()
-
-    training = network.training
-    network.eval()
-    with torch.inference_mode():
-        first, again, changed = earlier(text), earlier(text), earlier([*text[:-1], other])
-    network.train(training)
-    noise = float((again - first).abs().max())
-    observed = "bidirectional" if float((changed - first).abs().max()) > _NOISE_FACTOR * noise else "causal"
-    if declared is not None and declared != observed:
-        raise InputError(
-            f"model {name}: expected {declared} attention, as config.is_causal says, "
-            f"got {observed} attention from {type(network).__name__}"
-        )
-    return observed
+    if report.attention == "mixed" or declared not in (None, report.attention):
+        said = f"its config says {declared}, but " if declared else ""
+        raise InputError(f"model {name}: {said}{report.describe()}")
+    return report.attention

@@ -76,9 +76,7 @@ def read_scores(folder: Path | str) -> list[TaskScore]:
 
 def _result_files(root: Path) -> Iterator[Path]:
     for pattern in ("*/*/*.json", f"*/*/{EXPERIMENTS}/*/*.json"):
-        yield from sorted(
-            file for file in root.glob(pattern) if file.name != MODEL_FILE and file.name[0] != "."
-        )
+        yield from sorted(file for file in root.glob(pattern) if file.name != MODEL_FILE and file.name[0] != ".")
 
 
 def _read_file(file: Path, root: Path) -> list[TaskScore]:
@@ -114,9 +112,7 @@ def _identity(folder: Path, place: tuple[str, ...]) -> tuple[str, str]:
     meta = read_json(folder / MODEL_FILE)
     name, revision = (meta.get(key) if isinstance(meta, dict) else None for key in ("name", "revision"))
     if not isinstance(name, str) or revision != place[1]:
-        raise InputError(
-            f"{folder / MODEL_FILE} describes {name!r} at {revision!r}; expected revision {place[1]!r}"
-        )
+        raise InputError(f"{folder / MODEL_FILE} describes {name!r} at {revision!r}; expected revision {place[1]!r}")
     return name, revision
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_reasoning.backbone import conversion_of, convert, load_causal_lm, open_model, save_causal_lm, save_embedder
-from st_reasoning.errors import InputError
+from st_reasoning.errors import InputError, unknown_name
 from st_reasoning.files import new_folder, read_jsonl, refuse_existing, write_jsonl
 from st_reasoning.problems import gsm_problems, held_out_templates
 
@@ -87,12 +87,21 @@ def compare_models(
 
     refuse_existing(output, overwrite=overwrite)
     corpus, labels = read_corpus(texts)
-    with new_folder(output, overwrite=overwrite) as scratch:
-        found = panel(
-            open_model(model_a), open_model(model_b), corpus, labels=labels, names=(model_a, model_b), **options
-        )
-        write(found, scratch)
+    found = panel(
+        open_model(model_a), open_model(model_b), corpus, labels=labels, names=_names(model_a, model_b), **options
+    )
+    write(found, output, overwrite=overwrite)
     return found
+
+
+def _names(model_a: str, model_b: str) -> tuple[str, str]:
+    """Return what two models are called in tables and figures: the end of their paths where that tells them apart."""
+    parts_a, parts_b = Path(model_a).parts, Path(model_b).parts
+    for length in range(1, max(len(parts_a), len(parts_b)) + 1):
+        names = "/".join(parts_a[-length:]), "/".join(parts_b[-length:])
+        if names[0] != names[1]:
+            return names
+    return f"{parts_a[-1]} (first)", f"{parts_b[-1]} (second)"
 
 
 def evaluate(model: Path, tasks: tuple[str, ...], results: Path) -> dict[str, float]:
@@ -107,7 +116,10 @@ def evaluate(model: Path, tasks: tuple[str, ...], results: Path) -> dict[str, fl
     import mteb_tasks  # noqa: F401 - registers our tasks and local folders
 
     found = mteb.evaluate(
-        mteb.get_model(str(model.resolve())), mteb.get_tasks(tasks=list(tasks)), cache=ResultCache(results)
+        mteb.get_model(str(model.resolve())),
+        mteb.get_tasks(tasks=list(tasks)),
+        cache=ResultCache(results),
+        co2_tracker=False,
     )
     return {result.task_name: float(result.get_score()) for result in found.task_results}
 
@@ -121,9 +133,13 @@ def check_tasks(tasks: tuple[str, ...]) -> None:
     import mteb
 
     import mteb_tasks  # noqa: F401 - registers our tasks
-    from st_reasoning.errors import unknown_name
 
-    known = {task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)}
-    for task in tasks:
-        if task not in known:
-            raise unknown_name("task", task, known)
+    try:
+        mteb.get_tasks(tasks=list(tasks))
+    except KeyError:
+        # Instantiating every task of mteb takes seconds; only an error pays for them.
+        known = {task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)}
+        for task in tasks:
+            if task not in known:
+                raise unknown_name("task", task, known) from None
+        raise

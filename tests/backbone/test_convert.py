@@ -14,8 +14,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from st_reasoning.backbone import convert, open_model, read_record, save_embedder, verify_attention
-from st_reasoning.backbone.attention import probe_attention
+from st_reasoning.attention import probe_attention, verify_attention
+from st_reasoning.backbone import convert, open_model, read_record, save_embedder
 from st_reasoning.errors import ConversionError, InputError
 from tests.models import SMOLLM2, make_llama, make_tokenizer
 

@@ -94,7 +94,7 @@ def test_attention_is_what_the_model_does(make_model, texts):
     # A config that says one thing on a network that does the other, as some architectures do.
     liar[0].model.config.is_causal = False
     liar[0].model.forward = lambda **kwargs: _as_causal(liar, causal_states, kwargs)
-    with pytest.raises(InputError, match=r"expected bidirectional attention, as .* says, got causal"):
+    with pytest.raises(InputError, match=r"config says bidirectional, but LlamaModel under \w+ is causal"):
         panel(liar, liar, texts, k=[2], progress=False)
 
 

@@ -29,9 +29,7 @@ class WordVectors(AbsEncoder):
 
     def encode(self, inputs, **_):
         return (
-            self.vectorizer.transform([text for batch in inputs for text in batch["text"]])
-            .toarray()
-            .astype(np.float32)
+            self.vectorizer.transform([text for batch in inputs for text in batch["text"]]).toarray().astype(np.float32)
         )
 
 

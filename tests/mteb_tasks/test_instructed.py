@@ -99,14 +99,10 @@ def test_a_changed_template_is_another_model(instructed):
 )
 def test_the_instruction_is_the_tasks_or_that_of_its_mteb_class(instructed, prompt, expected):
     metadata = mteb.get_task("GSMSymbolicSolutionRetrieval").metadata.model_copy(update={"prompt": prompt})
-    assert mteb.get_model(str(instructed)).query_prompt(metadata) == TEMPLATE.replace(
-        "{instruction}", expected
-    )
+    assert mteb.get_model(str(instructed)).query_prompt(metadata) == TEMPLATE.replace("{instruction}", expected)
 
 
-@pytest.mark.parametrize(
-    ("side", "prompted"), [(PromptType.query, True), (None, True), (PromptType.document, False)]
-)
+@pytest.mark.parametrize(("side", "prompted"), [(PromptType.query, True), (None, True), (PromptType.document, False)])
 def test_texts_of_tasks_without_sides_count_as_queries(instructed, tokenized, side, prompted):
     model = mteb.get_model(str(instructed))
     task = mteb.get_task("GSMSymbolicSolutionRetrieval")

@@ -79,9 +79,7 @@ def test_a_description_does_not_outlive_the_files(embedder):
 def test_models_in_memory_do_not_share_scores(embedder, task_name, tmp_path):
     from sentence_transformers import SentenceTransformer
 
-    first, second = (
-        SentenceTransformer(str(embedder(name, seed=seed))) for name, seed in (("one", 1), ("two", 2))
-    )
+    first, second = (SentenceTransformer(str(embedder(name, seed=seed))) for name, seed in (("one", 1), ("two", 2)))
     evaluate(first, task_name, tmp_path / "out")
     evaluate(second, task_name, tmp_path / "out")
     first[0].model.embed_tokens.weight.data.normal_()  # trained on in memory: its folder has not changed
@@ -114,9 +112,7 @@ def test_a_model_that_mteb_knows_stays_what_it_is(embedder, monkeypatch):
 
 def test_what_is_no_embedder_is_one_clear_line(embedder, tmp_path):
     (tmp_path / "llm").mkdir()
-    with pytest.raises(
-        InputError, match=r"llm is not a sentence-transformers model: it has no modules\.json"
-    ):
+    with pytest.raises(InputError, match=r"llm is not a sentence-transformers model: it has no modules\.json"):
         mteb.get_model(str(tmp_path / "llm"))
     with pytest.raises(InputError, match=r"no such folder: \./typo"):
         mteb.get_model("./typo")

@@ -19,9 +19,9 @@ TABLES = sys.modules["mteb.get_tasks"]
 @pytest.mark.parametrize("task", TASKS)
 def test_mteb_finds_the_task_by_name_and_by_type(task):
     assert type(mteb.get_task(task.metadata.name)) is task
-    assert [
-        type(t) for t in mteb.get_tasks(task_types=["Retrieval"]) if t.metadata.name == task.metadata.name
-    ] == [task]
+    assert [type(t) for t in mteb.get_tasks(task_types=["Retrieval"]) if t.metadata.name == task.metadata.name] == [
+        task
+    ]
 
 
 def test_registering_again_changes_nothing():
@@ -43,9 +43,7 @@ def test_related_tasks_are_recorded(monkeypatch):
     for name in ("_TASKS_REGISTRY", "_SIMILAR_TASKS"):
         monkeypatch.setattr(TABLES, name, dict(getattr(TABLES, name)))
     monkeypatch.setattr(TABLES, "TASK_LIST", TABLES.TASK_LIST)
-    metadata = GSMSymbolicSolutionRetrieval.metadata.model_copy(
-        update={"name": "Derived", "adapted_from": ["Parent"]}
-    )
+    metadata = GSMSymbolicSolutionRetrieval.metadata.model_copy(update={"name": "Derived", "adapted_from": ["Parent"]})
     register_tasks([type("Derived", (GSMSymbolicSolutionRetrieval,), {"metadata": metadata})])
     assert TABLES._SIMILAR_TASKS["Parent"] == ["Derived"]
 

@@ -15,9 +15,7 @@ def save_tiny_embedder(
     from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
     # One token per character, so that what reaches the tokenizer can be counted by eye.
-    vocabulary = {
-        token: number for number, token in enumerate(["<pad>", "<unk>", *string.printable[:95], "\n"])
-    }
+    vocabulary = {token: number for number, token in enumerate(["<pad>", "<unk>", *string.printable[:95], "\n"])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     torch.manual_seed(seed)
@@ -29,9 +27,9 @@ def save_tiny_embedder(
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         llama.save_pretrained(scratch)
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>"
-        ).save_pretrained(scratch)
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>").save_pretrained(
+            scratch
+        )
         modules = [
             Transformer(scratch, max_seq_length=900),
             Pooling(16, "mean", include_prompt=include_prompt),

@@ -121,7 +121,4 @@ def test_nothing_found_is_an_error(tmp_path):
 
 def test_reading_needs_neither_torch_nor_mteb():
     code = "import sys, st_reasoning.results; sys.exit(bool({'torch', 'mteb'} & set(sys.modules)))"
-    assert (
-        subprocess.run([sys.executable, "-c", code], timeout=60, cwd=Path(__file__).parents[2]).returncode
-        == 0
-    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, cwd=Path(__file__).parents[2]).returncode == 0

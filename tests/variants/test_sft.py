@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from st_reasoning.attention import probe_attention
 from st_reasoning.backbone import open_model
-from st_reasoning.backbone.attention import probe_attention
 from st_reasoning.errors import InputError
 from st_reasoning.files import read_json
 from st_reasoning.variants import SFTRecipe, fine_tune
