@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,13 +27,13 @@ class Source:
 
     Attributes:
         name: What the user wrote.
-        kind: How it is loaded.
+        kind: How it is loaded; an ``adapter`` is a folder with LoRA weights, whose base it names itself.
         location: Hub name, or folder that holds the files.
         gguf_file: File name inside ``location``, for GGUF only.
     """
 
     name: str
-    kind: Literal["hub", "folder", "gguf"]
+    kind: Literal["hub", "folder", "gguf", "adapter"]
     location: str
     gguf_file: str | None = None
 
@@ -65,7 +68,7 @@ def resolve(name: str) -> Source:
         if (path / "config.json").is_file():
             return Source(name, "folder", str(path))
         if (path / "adapter_config.json").is_file():
-            raise InputError(f"{name} holds a LoRA adapter only; merge it into its base model and name that folder")
+            return Source(name, "adapter", str(path))
         raise InputError(f"the folder {name} has no config.json; {EXPECTED}")
     if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"no such backbone: {name}; {EXPECTED}")
@@ -114,6 +117,10 @@ def load_causal_lm(name: str, *, dtype: str = "float32") -> tuple[PreTrainedMode
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = resolve(name)
+    if source.kind == "adapter":
+        from st_reasoning.backbone.adapters import load_merged
+
+        return load_merged(source, dtype=dtype)
     with loading(source):
         tokenizer = AutoTokenizer.from_pretrained(source.location, **source.load_arguments())
         model = AutoModelForCausalLM.from_pretrained(
@@ -121,6 +128,20 @@ def load_causal_lm(name: str, *, dtype: str = "float32") -> tuple[PreTrainedMode
         )
     forget_quantisation(model)
     return model, tokenizer
+
+
+@contextlib.contextmanager
+def merged(source: Source, *, dtype: str) -> Iterator[Source]:
+    """Yield a source that holds plain weights: the same one, or for an adapter a scratch folder with the merged model.
+
+    An adapter folder has no config.json, so whatever loads it later takes the base's: back to causal attention.
+    """
+    if source.kind != "adapter":
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="st-reasoning-") as scratch:
+        save_causal_lm(*load_causal_lm(source.name, dtype=dtype), Path(scratch))
+        yield Source(source.name, "folder", scratch)
 
 
 def save_causal_lm(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

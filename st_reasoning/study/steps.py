@@ -5,9 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_reasoning.backbone import conversion_of, convert, load_causal_lm, open_model, save_causal_lm, save_embedder
+from st_reasoning.backbone import (
+    Audit,
+    audit,
+    conversion_of,
+    convert,
+    load_causal_lm,
+    open_model,
+    refuse_unequal,
+    save_causal_lm,
+    save_embedder,
+)
 from st_reasoning.errors import InputError, unknown_name
-from st_reasoning.files import new_folder, read_jsonl, refuse_existing, write_jsonl
+from st_reasoning.files import new_folder, read_jsonl, refuse_existing, write_json, write_jsonl
 from st_reasoning.problems import gsm_problems, held_out_templates
 
 if TYPE_CHECKING:
@@ -20,6 +30,25 @@ def import_backbone(backbone: str, output: Path) -> dict[str, Any]:
     with new_folder(output, overwrite=True) as scratch:
         save_causal_lm(model, tokenizer, scratch)
     return {"backbone": backbone, "parameters": int(model.num_parameters())}
+
+
+def audit_pair(
+    base: str, reasoning: str, output: Path, *, waive: tuple[str, ...], instruction_template: str
+) -> dict[str, Any]:
+    """Write what two backbones are given as JSON, and refuse them if they differ in what is not waived.
+
+    Raises:
+        InputError: naming each such difference; nothing is written then.
+    """
+    return write_audit(audit(base, reasoning, instruction_template=instruction_template), output, waive=waive)
+
+
+def write_audit(found: Audit, output: Path, *, waive: tuple[str, ...]) -> dict[str, Any]:
+    """Write an audit, with the names of the differences that were waived, unless it must be refused."""
+    refuse_unequal(found, waive=waive)
+    facts = {**found.to_mapping(), "waived": [finding.name for finding in found.differences]}
+    write_json(output, facts)
+    return facts
 
 
 def convert_backbone(backbone: str, output: Path, *, overwrite: bool = False, **options: Any) -> dict[str, Any]:
@@ -68,7 +97,14 @@ def read_corpus(path: Path) -> tuple[list[str], list[str] | None]:
 
 
 def compare_models(
-    model_a: str, model_b: str, texts: Path, output: Path, *, overwrite: bool = False, **options: Any
+    model_a: str,
+    model_b: str,
+    texts: Path,
+    output: Path,
+    *,
+    names: tuple[str, str] | None = None,
+    overwrite: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
     """Compare the representations of two models, layer by layer, and write ``hrsa.json`` and its figures.
 
@@ -77,6 +113,7 @@ def compare_models(
         model_b: The other one.
         texts: JSONL, see :func:`read_corpus`.
         output: The folder to write.
+        names: What to call the models; by default by the ends of their paths.
         overwrite: Whether to replace what is there.
         **options: As for :func:`st_reasoning.hrsa.panel`.
 
@@ -87,9 +124,8 @@ def compare_models(
 
     refuse_existing(output, overwrite=overwrite)
     corpus, labels = read_corpus(texts)
-    found = panel(
-        open_model(model_a), open_model(model_b), corpus, labels=labels, names=_names(model_a, model_b), **options
-    )
+    names = names or _names(model_a, model_b)
+    found = panel(open_model(model_a), open_model(model_b), corpus, labels=labels, names=names, **options)
     write(found, output, overwrite=overwrite)
     return found
 

@@ -1,0 +1,76 @@
+"""LoRA adapters on a base LLM, merged into plain weights and compared with what they were before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from st_reasoning.backbone.sources import Source, load_causal_lm, loading
+from st_reasoning.errors import ConversionError, InputError
+from st_reasoning.files import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Relative distance of final states. Merging adds a product of two small matrices to a large one and rounds once more
+# per weight; measured on tiny and on 135M models in float32: below 1e-5.
+MERGED_TOLERANCE = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 1e-1}
+
+
+def load_merged(source: Source, *, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the base that an adapter names, merge the adapter, and prove that nothing was lost.
+
+    Args:
+        source: A folder with ``adapter_config.json``.
+        dtype: Name of a torch dtype.
+
+    Returns:
+        The merged causal LLM, and the tokenizer of the adapter's folder, or else of its base.
+
+    Raises:
+        InputError: if adapter or base cannot be loaded.
+        ConversionError: if the adapter does not reach the model, or merging changes what the model computes.
+    """
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    folder = Path(source.location)
+    base_name = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    if not base_name:
+        raise InputError(f"the adapter {source.name} does not name its base model (base_model_name_or_path)")
+    base, tokenizer = load_causal_lm(base_name, dtype=dtype)
+    with loading(source):
+        adapted = PeftModel.from_pretrained(base, source.location)
+        if (folder / "tokenizer_config.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(source.location)
+    adapted.eval()
+    with adapted.disable_adapter():
+        before = _final_states(adapted)
+    wanted = _final_states(adapted)
+    if _distance(before, wanted) == 0:
+        raise ConversionError(
+            f"the adapter {source.name} changes nothing in {base_name}: its weights are zero, or their names do not "
+            "match the model's"
+        )
+    model = adapted.merge_and_unload()
+    gap = _distance(wanted, _final_states(model))
+    if gap > MERGED_TOLERANCE[dtype]:
+        raise ConversionError(f"merging the adapter {source.name} changes final states by {gap:.1e} of their size")
+    return model, tokenizer
+
+
+def _final_states(model: Any) -> Tensor:
+    """Return the final states of a fixed random text, [tokens, d]."""
+    import torch
+
+    vocabulary = model.get_input_embeddings().num_embeddings
+    ids = torch.randint(vocabulary // 4, vocabulary, (1, 32), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        found = model(input_ids=ids.to(model.device), output_hidden_states=True, use_cache=False)
+    states: Tensor = found.hidden_states[-1][0].double().cpu()
+    return states
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / a.norm().clamp(min=1e-30))
