@@ -12,18 +12,19 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from st_reasoning.attention import verify_attention
-    from st_reasoning.backbone import convert
+    from st_reasoning.backbone import audit, convert
     from st_reasoning.hrsa import panel
     from st_reasoning.training import TrainingRecipe
 
 _HOMES = {
     "TrainingRecipe": "st_reasoning.training",
+    "audit": "st_reasoning.backbone",
     "convert": "st_reasoning.backbone",
     "panel": "st_reasoning.hrsa",
     "verify_attention": "st_reasoning.attention",
 }
 
-__all__ = ["TrainingRecipe", "__version__", "convert", "panel", "verify_attention"]
+__all__ = ["TrainingRecipe", "__version__", "audit", "convert", "panel", "verify_attention"]
 
 
 def __getattr__(name: str) -> Any:

