@@ -292,9 +292,9 @@ def summarise(recipe: StudyRecipe, output: Path, outcomes: dict[str, Outcome]) -
                 "name": pair.name,
                 "base": pair.base,
                 "reasoning": pair.reasoning.backbone or f"{pair.name} (SFT of the base, made here)",
+                "audit": outcomes[f"audit/{pair.name}"].facts,
                 "tasks": tasks,
                 "hrsa": {
-                "audit": outcomes[f"audit/{pair.name}"].facts,
                     "backbones": f"hrsa/{pair.name}/backbones/hrsa.json",
                     "embedders": [f"hrsa/{pair.name}/seed-{seed}/hrsa.json" for seed in recipe.seeds],
                 },
