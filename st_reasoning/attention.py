@@ -28,7 +28,7 @@ Seen = Literal["bidirectional", "causal", "mixed"]
 # another token can cause by regrouping sums (in mixtures of experts, tokens of one expert are multiplied together).
 # A bidirectional layer moves a state by 1e-3 and more.
 NOISE_FACTOR = 10.0
-ROUNDING = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}
+ROUNDING = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 2e-3}
 # In half precision a distant token may move less than rounding does: then most earlier tokens must move, not all.
 ALL_MOVED = {"float32": 0.99, "float16": 0.5, "bfloat16": 0.5}
 SHORT, LONG, PADDING = 8, 64, 4

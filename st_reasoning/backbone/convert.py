@@ -104,7 +104,9 @@ def convert(
     forget_quantisation(transformer.model)
     _refuse_encoders(transformer.model, backbone)
     # On the loaded config: passed as config_kwargs it is dropped without a word for most architectures.
-    transformer.model.config.is_causal = attention == "causal"
+    # Composite models (text and vision) build their masks by the inner one.
+    for config in (transformer.model.config, transformer.model.config.get_text_config()):
+        config.is_causal = attention == "causal"
     special_tokens = _settle_tokenizer(transformer.tokenizer, backbone)
     transformer.max_seq_length = min(max_seq_length, transformer.max_seq_length or max_seq_length)
     template = fit_template(transformer.tokenizer, instruction_template)

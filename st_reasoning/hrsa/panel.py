@@ -152,7 +152,7 @@ def _attention(model: SentenceTransformer, name: str) -> str:
         InputError: if the two differ, or if the model is neither.
     """
     report = probe_attention(model)
-    is_causal = getattr(transformer(model).config, "is_causal", None)  # most configs are silent
+    is_causal = getattr(transformer(model).config.get_text_config(), "is_causal", None)  # most configs are silent
     declared = None if is_causal is None else "causal" if is_causal else "bidirectional"
     if report.attention == "mixed" or declared not in (None, report.attention):
         said = f"its config says {declared}, but " if declared else ""

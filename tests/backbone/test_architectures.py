@@ -93,18 +93,16 @@ def test_the_document_is_what_is_found() -> None:
     assert same, f"{DOCUMENT.name} says otherwise than what is found; write it anew: {COMMAND}"
 
 
-HALF = ["llama", "gemma3_text", "mixtral", "stablelm", "gpt_oss", "falcon_h1", "jamba", "mamba", "mpt"]
-# The last token moves the far ones of these tiny models by less than what counts as rounding: refused, for caution.
-REFUSED_IN_HALF = ["ctrl", "llama4_text", "minicpm3", "nanochat", "olmo_hybrid"]
+# The last five: their last token moves the far ones by no more than 1e-2.
+HALF = [
+    *("llama", "gemma3_text", "mixtral", "stablelm", "gpt_oss", "falcon_h1", "jamba", "mamba", "mpt"),
+    *("ctrl", "llama4_text", "minicpm3", "nanochat", "olmo_hybrid"),
+]
 
 
-@pytest.mark.parametrize("name", HALF + REFUSED_IN_HALF)
+@pytest.mark.parametrize("name", HALF)
 def test_bfloat16_has_the_verdict_of_float32(name: str) -> None:
-    row, half = classify(name), classify(name, torch.bfloat16)
-    if name in REFUSED_IN_HALF:
-        assert half.verdict == "refused"
-    else:
-        assert half == row
+    assert classify(name, torch.bfloat16) == classify(name)
     assert probe_transformer(tiny_model(name, is_causal=True, dtype=torch.bfloat16)).attention == "causal"
 
 
