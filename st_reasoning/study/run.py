@@ -202,12 +202,14 @@ class _Layout:
     def _compare(self, name: str, a: str, b: str, contents: Any, needs: tuple[str, ...]) -> None:
         folder = self.output / name
         needs = tuple(dict.fromkeys((*needs, *(("texts",) if "texts" in self.steps else ()))))
+        # Embedders read no further than they were trained to; backbones must be shown the same tokens.
+        longest = self.recipe.training.max_seq_length
 
         def run() -> dict[str, Any]:
-            found = compare_models(a, b, self.texts, folder, overwrite=True)
+            found = compare_models(a, b, self.texts, folder, names=ARMS, max_tokens=longest, overwrite=True)
             return {"texts": found["corpus"]["texts"], "tokens": found["corpus"]["tokens"]}
 
-        self.add(name, folder, run, inputs=[contents, self.texts_key], needs=needs)
+        self.add(name, folder, run, inputs=[contents, self.texts_key, longest], needs=needs)
 
     def _evaluate(self, name: str, folder: Path, need: str) -> None:
         results = self.output / "mteb"

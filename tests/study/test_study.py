@@ -81,7 +81,9 @@ def test_arms_differ_and_share_their_data(finished: tuple[Path, dict[str, Any], 
     assert len({r["training"]["data"]["hash"] for r in records}) == 1
     panel = read_json(folder / "hrsa/tiny-sft/backbones/hrsa.json")
     assert [m["attention"] for m in panel["models"]] == ["causal", "causal"]
+    tokens = panel["corpus"]["tokens"]
     panel = read_json(folder / "hrsa/tiny-sft/seed-1/hrsa.json")
+    assert panel["corpus"]["tokens"] == tokens  # a backbone reads further than an embedder, unless told not to
     assert [m["attention"] for m in panel["models"]] == ["bidirectional", "bidirectional"]
     assert panel["layers"][-1]["linear_cka"]["biased"] < 1
 
