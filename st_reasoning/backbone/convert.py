@@ -107,7 +107,7 @@ def convert(
     # Composite models (text and vision) build their masks by the inner one.
     for config in (transformer.model.config, transformer.model.config.get_text_config()):
         config.is_causal = attention == "causal"
-    special_tokens = _settle_tokenizer(transformer.tokenizer, backbone)
+    special_tokens = settle_tokenizer(transformer.tokenizer, backbone)
     transformer.max_seq_length = min(max_seq_length, transformer.max_seq_length or max_seq_length)
     template = fit_template(transformer.tokenizer, instruction_template)
     width = transformer.get_embedding_dimension()
@@ -292,7 +292,7 @@ def _refuse_encoders(transformer: Any, backbone: str) -> None:
         raise InputError(f"{backbone} is a {config.model_type} model; expected a causal language model (decoder)")
 
 
-def _settle_tokenizer(tokenizer: Any, backbone: str) -> dict[str, Any]:
+def settle_tokenizer(tokenizer: Any, backbone: str) -> dict[str, Any]:
     """Settle padding, and record which special tokens a plain text is given.
 
     Padding is put on the right: then positions count from the first token in every architecture. Masked as it is, which

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from st_reasoning.backbone.convert import _settle_tokenizer
+from st_reasoning.backbone.convert import settle_tokenizer
 from st_reasoning.backbone.prompts import CODE_TEMPLATE, fit_template, format_instruction
 from st_reasoning.backbone.sources import Source, loading, resolve
 from st_reasoning.errors import InputError
@@ -66,7 +66,7 @@ def look(name: str, template: str) -> Inputs:
     with loading(words):
         tokenizer = AutoTokenizer.from_pretrained(words.location, **words.load_arguments())
     own_pad, side = tokenizer.pad_token, tokenizer.padding_side
-    settled = _settle_tokenizer(tokenizer, name)
+    settled = settle_tokenizer(tokenizer, name)
     try:
         boundary = fit_template(tokenizer, template)
     except InputError as error:
