@@ -24,6 +24,7 @@ from st_reasoning.study.steps import (
     convert_backbone,
     evaluate,
     import_backbone,
+    read_corpus,
     write_audit,
     write_corpus,
 )
@@ -116,8 +117,7 @@ class _Layout:
         corpus = self.recipe.hrsa
         if corpus.texts is not None:
             self.texts = Path(corpus.texts)
-            if not self.texts.is_file():
-                raise InputError(f"hrsa: no such file: {self.texts}; expected JSONL with a 'text' in each row")
+            read_corpus(self.texts)  # refused now rather than after hours
             # Not a step: the texts are the user's. Their content still decides what is done again.
             self.texts_key: Any = {"texts": self.texts.read_text(encoding="utf-8")}
             return
