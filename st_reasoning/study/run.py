@@ -166,15 +166,7 @@ class _Layout:
     def untrained(self, pair: Pair, arm: str) -> None:
         backbone, needs, label = self._backbone(pair, arm)
         folder = self.output / "embedders" / label / "untrained"
-        t = self.recipe.training
-        options = {
-            "attention": t.attention,
-            "pooling": t.pooling,
-            "instruction": t.data[0].instruction,
-            "instruction_template": t.instruction_template,
-            "max_seq_length": t.max_seq_length,
-            "dtype": t.dtype,
-        }
+        options = self.recipe.training.conversion()
         run = functools.partial(convert_backbone, backbone, folder, overwrite=True, **options)
         self.add(f"convert/{label}", folder, run, inputs=[self._arm_content(pair, arm), options], needs=needs)
         self._evaluate(f"evaluate/{label}/untrained", folder, f"convert/{label}")

@@ -124,6 +124,17 @@ class TrainingRecipe:
         value = read_yaml(path)
         return parse(cls, value.get("training", value), where=str(path))
 
+    def conversion(self) -> dict[str, Any]:
+        """Return the arguments of :func:`st_reasoning.convert` that make the untrained embedder of this recipe."""
+        return {
+            "attention": self.attention,
+            "pooling": self.pooling,
+            "instruction": self.data[0].instruction,
+            "instruction_template": self.instruction_template,
+            "max_seq_length": self.max_seq_length,
+            "dtype": self.dtype,
+        }
+
     def trainer(self, model: SentenceTransformer, *, seed: int, **arguments: Any) -> SentenceTransformerTrainer:
         """Return the trainer that this recipe describes, e.g. for a model made by :func:`st_reasoning.convert`.
 

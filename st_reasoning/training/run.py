@@ -20,20 +20,6 @@ if TYPE_CHECKING:
     from st_reasoning.training.recipe import TrainingRecipe
 
 
-def embedder_of(recipe: TrainingRecipe, backbone: str, *, device: str | None = None) -> SentenceTransformer:
-    """Convert a backbone the way a recipe wants it; this is also the untrained embedder that a study compares with."""
-    return convert(
-        backbone,
-        attention=recipe.attention,
-        pooling=recipe.pooling,
-        instruction=recipe.data[0].instruction,
-        instruction_template=recipe.instruction_template,
-        max_seq_length=recipe.max_seq_length,
-        dtype=recipe.dtype,
-        device=device,
-    )
-
-
 def build_trainer(
     recipe: TrainingRecipe,
     model: SentenceTransformer,
@@ -118,7 +104,7 @@ def train(
         ConversionError: if the conversion cannot be proven, or the loss is not finite.
     """
     data = load_data(recipe)
-    model = embedder_of(recipe, backbone, device=device)
+    model = convert(backbone, device=device, **recipe.conversion())
     trainer = build_trainer(recipe, model, seed=seed, data=data)
     start = time.perf_counter()
     trainer.train()
