@@ -13,6 +13,7 @@ import click
 
 from st_reasoning import __version__
 from st_reasoning.errors import STReasoningError
+from st_reasoning.files import refuse_existing
 
 OUTPUT = click.Path(path_type=Path)
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace what the output folder holds.")
@@ -129,7 +130,7 @@ def train(recipe: Path, backbone: str, output: Path, seed: int, overwrite: bool,
     from st_reasoning.training import train as run
 
     parsed = TrainingRecipe.read(recipe)
-    _refuse_existing(output, overwrite)
+    refuse_existing(output, overwrite=overwrite)
     with _working():
         facts = run(parsed, backbone, output, seed=seed, overwrite=overwrite)
     _answer(
@@ -163,7 +164,7 @@ def sft(recipe: Path, backbone: str, output: Path, overwrite: bool, as_json: boo
     from st_reasoning.variants import SFTRecipe, fine_tune
 
     parsed = parse(SFTRecipe, read_yaml(recipe), where=str(recipe))
-    _refuse_existing(output, overwrite)
+    refuse_existing(output, overwrite=overwrite)
     with _working():
         facts = fine_tune(parsed, backbone, output, overwrite=overwrite)
     held_out = facts["held_out_loss"]
@@ -247,13 +248,6 @@ def study(recipe: Path, output: Path, as_json: bool) -> None:
 
 def _answer(facts: dict[str, Any], as_json: bool, words: str) -> None:
     click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else words)
-
-
-def _refuse_existing(output: Path, overwrite: bool) -> None:
-    """Refuse before minutes of work what would be refused after them; imported late like all that the work needs."""
-    from st_reasoning.files import refuse_existing
-
-    refuse_existing(output, overwrite=overwrite)
 
 
 @contextlib.contextmanager

@@ -229,6 +229,24 @@ def test_the_card_says_what_it_is_and_nothing_of_this_disk(tiny_llm: Path, tmp_p
     assert str(tiny_llm.parent) not in card
 
 
+def test_a_copy_whose_prompt_is_lost_is_not_published(
+    tiny_llm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = convert(str(tiny_llm), instruction=INSTRUCTION)
+    written = model.prompts["query"]
+    save = SentenceTransformer.save
+
+    def forgetful(self: SentenceTransformer, folder: str) -> None:
+        self.prompts["query"] = ""
+        save(self, folder)
+        self.prompts["query"] = written
+
+    monkeypatch.setattr(SentenceTransformer, "save", forgetful)
+    with pytest.raises(ConversionError, match="the saved embedder differs from the one in memory"):
+        save_embedder(model, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
