@@ -5,7 +5,10 @@ padding, some only under one attention implementation, and in hybrids some layer
 token of a text is changed, and two things are watched. In the whole model, the final state of every earlier token:
 under causal attention not one may move, under bidirectional attention all must. And in each layer by itself, the state
 of any earlier token: what a bidirectional layer lets through would otherwise pass for the work of the causal ones
-above it.
+above it. Both are seen in the same forward pass.
+
+A forward pass of a few tokens costs as much as reading all weights. So a copy of a model that was proven is probed
+through its first layers only, as many as show every kind of layer it has, see :mod:`st_reasoning.layers`.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from st_reasoning.errors import ConversionError
+from st_reasoning.layers import decoder_layers, distinct_depth
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -24,14 +28,14 @@ if TYPE_CHECKING:
 Attention = Literal["bidirectional", "causal"]
 Seen = Literal["bidirectional", "causal", "mixed"]
 
-# What counts as "no change": the noise of the same input run twice times this factor, and at least the rounding that
-# another token can cause by regrouping sums (in mixtures of experts, tokens of one expert are multiplied together).
-# A bidirectional layer moves a state by 1e-3 and more.
+# What counts as "no change": the rounding that another token can cause by regrouping sums (in mixtures of experts the
+# tokens of one expert are multiplied together), and more where padding alone is seen to cause more, but at most so many
+# times that. A bidirectional layer moves a state by 1e-3 and more.
 NOISE_FACTOR = 10.0
 ROUNDING = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 2e-3}
 # In half precision a distant token may move less than rounding does: then most earlier tokens must move, not all.
 ALL_MOVED = {"float32": 0.99, "float16": 0.5, "bfloat16": 0.5}
-SHORT, LONG, PADDING = 8, 64, 4
+SHORT, LONG, PADDING = 5, 64, 1
 # A window of 4,096 tokens would make the proof cost minutes on a CPU. The mask is built by the same code for any
 # window, so a long one is narrowed to this while the model is probed.
 NARROW_WINDOW = 32
@@ -45,15 +49,15 @@ class Probe:
         batch: ``"unpadded"`` (all texts of one length) or ``"padded"``.
         length: Tokens of the probed text.
         change: Median over earlier tokens of the relative change of their final state when the last token changes.
-        noise: The largest such change when nothing changes.
-        moved: Share of the earlier tokens within the window of the last one that moved by more than the noise.
+        floor: What counted as no change.
+        moved: Share of the earlier tokens within the window of the last one that moved by more than that.
         attention: What this probe saw.
     """
 
     batch: Literal["unpadded", "padded"]
     length: int
     change: float
-    noise: float
+    floor: float
     moved: float
     attention: Seen
 
@@ -141,31 +145,58 @@ def probe_attention(model: SentenceTransformer) -> AttentionReport:
 def probe_transformer(transformer: Any) -> AttentionReport:
     """Look at the attention of a transformers model without a head."""
     window = _window(transformer.config)
-    was_training = transformer.training
-    transformer.eval()
-    try:
-        with _narrowed(transformer, window):
-            longest = getattr(transformer.config.get_text_config(), "max_position_embeddings", None) or LONG
-            probes, gaps = [], []
-            for length in (SHORT, min(LONG, int(longest) - PADDING)):
-                unpadded, clean = _probe(transformer, length, padded=False, window=window)
-                padded, same = _probe(transformer, length, padded=True, window=window)
-                probes += [unpadded, padded]
-                gaps.append(float(_relative(clean, same).max()))
-            layers = _probe_layers(transformer)
-    finally:
-        transformer.train(was_training)
-    seen: set[Seen] = {probe.attention for probe in probes} | set(layers)
+    longest = getattr(transformer.config.get_text_config(), "max_position_embeddings", None) or LONG
+    # Without a window there is nothing that only a long text would show.
+    lengths = (SHORT, min(LONG, int(longest) - PADDING)) if window else (SHORT,)
+    probes, gaps, layers = [], [], set()
+    with _evaluating(transformer), _narrowed(transformer, window):
+        for length in lengths:
+            alone, among = (_Pass.run(transformer, length, padded=padded) for padded in (False, True))
+            gap = float(_relative(alone.clean, among.clean).max())
+            probes += [_judge(transformer, seen, gap, window) for seen in (alone, among)]
+            layers |= {alone.layers, among.layers}
+            gaps.append(gap)
+    seen: set[Seen] = {probe.attention for probe in probes}.union(*layers)
     report = AttentionReport(
         attention=seen.pop() if len(seen) == 1 else "mixed",
         implementation=str(transformer.config._attn_implementation),
         architecture=type(transformer).__name__,
         probes=tuple(probes),
-        layers=layers,
+        layers=_agreed(layers),
         window=window,
         batch_gap=max(gaps),
     )
     return replace(report, attention="mixed") if report.two_embeddings else report
+
+
+def probe_first_layers(transformer: Any) -> tuple[Seen, ...]:
+    """Look at the first layers only, as many as show every kind that there is: [distinct_depth]; empty without layers.
+
+    For a model of which another copy was proven as a whole: the cost is a few layers instead of all.
+    """
+    depth = distinct_depth(transformer)
+    if not depth:
+        return ()
+    window = _window(transformer.config)
+    length = LONG if window else SHORT
+    with _evaluating(transformer), _narrowed(transformer, window):
+        return _agreed({_Pass.run(transformer, length, padded=padded, depth=depth).layers for padded in (False, True)})
+
+
+def first_states(transformer: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    """Return the states behind layer :func:`distinct_depth` - 1, [texts, tokens, d]; the final ones without layers."""
+    with _evaluating(transformer):
+        return _states(transformer, ids, mask, depth=distinct_depth(transformer))
+
+
+@contextlib.contextmanager
+def _evaluating(transformer: Any) -> Iterator[None]:
+    was_training = transformer.training
+    transformer.eval()
+    try:
+        yield
+    finally:
+        transformer.train(was_training)
 
 
 def _window(config: Any) -> int | None:
@@ -204,13 +235,27 @@ def _texts(transformer: Any, length: int) -> tuple[Tensor, Tensor]:
     return text, other
 
 
-def _states(transformer: Any, ids: Tensor, mask: Tensor) -> Tensor:
+class _Enough(Exception):  # noqa: N818 - not an error: it ends a forward pass that has shown what was wanted
+    """Carries the states of the layer that was asked for."""
+
+    def __init__(self, states: Tensor) -> None:
+        self.states = states
+
+
+def _states(transformer: Any, ids: Tensor, mask: Tensor, *, depth: int = 0) -> Tensor:
+    """Return the final states or, with a depth, those behind that many layers, [texts, tokens, d]."""
     import torch
 
+    def stop(_: Any, __: Any, output: Any) -> None:
+        raise _Enough(_tensor(output))
+
+    handle = decoder_layers(transformer)[depth - 1].register_forward_hook(stop) if depth else None
     ids, mask = ids.to(transformer.device), mask.to(transformer.device)
     try:
         with torch.inference_mode():
-            states: Tensor = transformer(input_ids=ids, attention_mask=mask).last_hidden_state
+            states: Tensor = transformer(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    except _Enough as enough:
+        return enough.states
     # Whatever the model's own code raises: some architectures fail without their causal mask.
     except Exception as error:
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -218,103 +263,105 @@ def _states(transformer: Any, ids: Tensor, mask: Tensor) -> Tensor:
             f"{type(transformer).__name__} under {transformer.config._attn_implementation} cannot run a batch of "
             f"{len(ids)} texts of {ids.shape[1]} tokens: {cause}"
         ) from error
+    finally:
+        if handle is not None:
+            handle.remove()
     return states
 
 
-def _probe(transformer: Any, length: int, *, padded: bool, window: int | None) -> tuple[Probe, Tensor]:
-    """Run one batch of three texts: a clean one, the same again (noise), and one with another last token.
+def _tensor(output: Any) -> Tensor:
+    states: Tensor = output[0] if isinstance(output, (tuple, list)) else output
+    return states
 
-    Returns:
-        What was seen, and the final states of the clean text without its last token, [length - 1, d].
+
+@dataclass(frozen=True)
+class _Pass:
+    """What one forward pass showed.
+
+    Attributes:
+        clean: Final states of a text without its last token, [length - 1, d].
+        other: The same where the last token is another one.
+        layers: What each layer that was run is by itself; empty where they could not be told apart.
     """
-    import torch
 
-    text, other = _texts(transformer, length)
-    ids = torch.stack([text, text, other])
-    mask = torch.ones_like(ids)
-    if padded:
-        # A fourth, longer text makes the batch wider than the probed ones.
-        longest = torch.cat([text, text[:PADDING]])[None]
-        ids = torch.cat([torch.nn.functional.pad(ids, (0, PADDING), value=int(text[0])), longest])
-        mask = torch.cat([torch.nn.functional.pad(mask, (0, PADDING)), torch.ones_like(longest)])
-    earlier = _states(transformer, ids, mask)[:3, : length - 1].double().cpu()
-    noise, change = _relative(earlier[0], earlier[1]), _relative(earlier[0], earlier[2])
-    moved = change > _floor(transformer, noise)
+    padded: bool
+    length: int
+    clean: Tensor
+    other: Tensor
+    layers: tuple[Seen, ...]
+
+    @classmethod
+    def run(cls, transformer: Any, length: int, *, padded: bool, depth: int = 0) -> _Pass:
+        """Run one batch: a text, the same with another last token, and once more for the layers by themselves.
+
+        Before each layer the third row is set back to the first, but for the state of its last token, which is negated:
+        as large as real ones are, and nothing that normalisation takes back. Behind the layer the two are compared.
+        """
+        import torch
+
+        text, other = _texts(transformer, length)
+        ids = torch.stack([text, other, text])
+        mask = torch.ones_like(ids)
+        if padded:
+            # A fourth, longer text makes the batch wider than the probed ones.
+            longest = torch.cat([text, text[:PADDING]])[None]
+            ids = torch.cat([torch.nn.functional.pad(ids, (0, PADDING), value=int(text[0])), longest])
+            mask = torch.cat([torch.nn.functional.pad(mask, (0, PADDING)), torch.ones_like(longest)])
+        last, seen = length - 1, list[Seen]()
+
+        def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            states = args[0] if args else kwargs["hidden_states"]
+            if states.shape[:2] != ids.shape:
+                return None
+            states = states.clone()
+            states[2] = states[0]
+            states[2, last] = -states[2, last]
+            return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+
+        def behind(_: Any, __: Any, output: Any) -> None:
+            states = _tensor(output)
+            if states.shape[:2] == ids.shape:
+                states = states[:, :last].double().cpu()
+                moved = bool((_relative(states[0], states[2]) > ROUNDING[_precision(transformer)]).any())
+                seen.append("bidirectional" if moved else "causal")
+
+        layers = decoder_layers(transformer)[: depth or None]
+        with contextlib.ExitStack() as hooks:
+            for layer in layers:
+                hooks.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
+                hooks.callback(layer.register_forward_hook(behind).remove)
+            states = _states(transformer, ids, mask, depth=depth)[:2, :last].double().cpu()
+        # A model may keep its states otherwise than as [texts, tokens, d] (Gemma 3n: several streams of them).
+        return cls(padded, length, states[0], states[1], tuple(seen) if len(seen) == len(layers) else ())
+
+
+def _judge(transformer: Any, seen: _Pass, gap: float, window: int | None) -> Probe:
+    """Say what a forward pass shows of the whole model; ``gap`` is what padding alone changes."""
+    precision = _precision(transformer)
+    floor = min(max(NOISE_FACTOR * gap, ROUNDING[precision]), NOISE_FACTOR * ROUNDING[precision])
+    change = _relative(seen.clean, seen.other)
+    moved = change > floor
     # One layer is sure to show the last token to its own window only; how far it travels in all is the model's affair.
-    reach = min(window or length, NARROW_WINDOW if window else length)
+    reach = min(window or seen.length, NARROW_WINDOW if window else seen.length)
     share = float(moved[-(reach - 1) :].double().mean())
-    everywhere = share >= ALL_MOVED[_precision(transformer)]
-    seen: Seen = "mixed" if moved.any() else "causal"
-    probe = Probe(
-        batch="padded" if padded else "unpadded",
-        length=length,
+    partly: Seen = "mixed" if moved.any() else "causal"
+    return Probe(
+        batch="padded" if seen.padded else "unpadded",
+        length=seen.length,
         change=float(change.median()),
-        noise=float(noise.max()),
+        floor=floor,
         moved=share,
-        attention="bidirectional" if everywhere else seen,
+        attention="bidirectional" if share >= ALL_MOVED[precision] else partly,
     )
-    return probe, earlier[0]
 
 
-def _probe_layers(transformer: Any) -> tuple[Seen, ...]:
-    """Look at every layer by itself in one forward pass.
-
-    A batch of three equal rows runs through the model. Before each layer rows 1 and 2 are set back to row 0, and row 2
-    gets another state at its last position; behind the layer, rows 1 (noise) and 2 (change) are compared with row 0.
-    """
-    import torch
-
-    seen: list[Seen] = []
-
-    def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        states = args[0] if args else kwargs["hidden_states"]
-        if states.shape[:2] != ids.shape:
-            return None
-        states = states[:1].repeat(3, *[1] * (states.dim() - 1))
-        # The negated state: as large as real ones are, and nothing that normalisation takes back.
-        states[2, -1] = -states[2, -1]
-        return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
-
-    def behind(_: Any, __: tuple[Any, ...], ___: dict[str, Any], output: Any) -> None:
-        states = output[0] if isinstance(output, (tuple, list)) else output
-        if states.shape[:2] != ids.shape:
-            return
-        states = states[:, :-1].double().cpu()
-        floor = _floor(transformer, _relative(states[0], states[1]))
-        moved = bool((_relative(states[0], states[2]) > floor).any())
-        seen.append("bidirectional" if moved else "causal")
-
-    layers = decoder_layers(transformer)
-    text, _ = _texts(transformer, SHORT)
-    ids = torch.stack([text] * 3)
-    with contextlib.ExitStack() as hooks:
-        for layer in layers:
-            for handle in (
-                layer.register_forward_pre_hook(before, with_kwargs=True),
-                layer.register_forward_hook(behind, with_kwargs=True),
-            ):
-                hooks.callback(handle.remove)
-        _states(transformer, ids, torch.ones_like(ids))
-    # A model may keep its states otherwise than as [texts, tokens, d] (Gemma 3n: several streams of them).
-    return tuple(seen) if len(seen) == len(layers) else ()
-
-
-def decoder_layers(transformer: Any) -> list[Any]:
-    """Return the stack of layers of a transformers model: its longest list of modules, [L]; empty if there is none."""
-    import torch
-
-    stacks = [list(module) for module in transformer.modules() if isinstance(module, torch.nn.ModuleList)]
-    count = getattr(transformer.config.get_text_config(), "num_hidden_layers", None)
-    stacks = [stack for stack in stacks if len(stack) == count]
-    return stacks[0] if stacks else []
+def _agreed(found: set[tuple[Seen, ...]]) -> tuple[Seen, ...]:
+    """Return what each layer is, over several passes; "mixed" where they differ."""
+    return tuple(kinds.pop() if len(kinds := set(layer)) == 1 else "mixed" for layer in zip(*found, strict=False))
 
 
 def _precision(transformer: Any) -> str:
     return str(transformer.dtype).removeprefix("torch.")
-
-
-def _floor(transformer: Any, noise: Tensor) -> float:
-    return max(NOISE_FACTOR * float(noise.max()), ROUNDING[_precision(transformer)])
 
 
 def _relative(a: Tensor, b: Tensor) -> Tensor:

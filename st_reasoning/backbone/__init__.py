@@ -1,8 +1,9 @@
 """From a causal language model, whatever it comes as, to a verified embedder."""
 
 from st_reasoning.backbone.audit import Audit, Finding, audit, refuse_unequal
-from st_reasoning.backbone.convert import RECORD, conversion_of, convert, open_model, read_record, save_embedder
+from st_reasoning.backbone.convert import conversion_of, convert, open_model
 from st_reasoning.backbone.prompts import fit_template, format_instruction
+from st_reasoning.backbone.saving import RECORD, read_record, save_embedder
 from st_reasoning.backbone.sources import Source, load_causal_lm, resolve, save_causal_lm
 
 __all__ = [

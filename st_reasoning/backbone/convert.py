@@ -6,18 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_reasoning.attention import Attention, AttentionReport, probe_attention, verify_attention
-from st_reasoning.backbone.export import make_portable, write_card
+from st_reasoning.attention import Attention, AttentionReport, verify_attention
 from st_reasoning.backbone.prompts import CODE_TEMPLATE, fit_template, format_instruction
 from st_reasoning.backbone.sources import Source, forget_quantisation, loading, merged, resolve, torch_dtype
 from st_reasoning.config import versions
 from st_reasoning.errors import ConversionError, InputError, unknown_name
-from st_reasoning.files import new_folder, read_json, write_json
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-RECORD = "st_reasoning.json"
 SCHEMA = 1
 
 # The field's names (recipes, papers) beside those of sentence-transformers' Pooling.
@@ -186,74 +183,6 @@ def _prove(model: SentenceTransformer, attention: Attention, *, partial: bool) -
             return verify_attention(model, attention, partial=partial)
         except ConversionError as again:
             raise ConversionError(f"{refused}; and {str(again).split(', but ', 1)[-1]}") from None
-
-
-def save_embedder(model: SentenceTransformer, folder: Path, *, overwrite: bool = False, **facts: Any) -> None:
-    """Write an embedder that was made by :func:`convert`, reload it, and prove the copy.
-
-    The folder needs nothing but sentence-transformers to be loaded. It appears complete or not at all.
-
-    Args:
-        model: The embedder, trained or not.
-        folder: Where to; must not exist or be empty, unless ``overwrite``.
-        overwrite: Whether to replace what is there.
-        **facts: Further JSON values for the record, e.g. the training recipe.
-
-    Raises:
-        ConversionError: if the reloaded copy attends otherwise than the model or embeds differently.
-    """
-    conversion = conversion_of(model)
-    with new_folder(folder, overwrite=overwrite) as scratch:
-        model.save(str(scratch))
-        record = {**conversion.to_mapping(), **facts}
-        write_json(scratch / RECORD, record)
-        write_card(scratch, record, model.prompts)
-        make_portable(
-            scratch, max_seq_length=conversion.max_seq_length, implementation=conversion.attention.implementation
-        )
-        _prove_copy(model, scratch, conversion)
-
-
-def _prove_copy(model: SentenceTransformer, folder: Path, conversion: Conversion) -> None:
-    import torch
-    from sentence_transformers import SentenceTransformer
-
-    copy = SentenceTransformer(
-        str(folder),
-        device=str(model.device),
-        local_files_only=True,
-        model_kwargs={"dtype": torch_dtype(conversion.dtype)},
-    )
-    report = probe_attention(copy)
-    seen, proven = ((found.attention, found.implementation, found.layers) for found in (report, conversion.attention))
-    if seen != proven:
-        raise ConversionError(f"saved as {proven[0]} under {proven[1]}, but the saved copy is not: {report.describe()}")
-    texts = ["One apple and two pears.", "Seven."]
-    was_training = model.training
-    model.eval()
-    # As queries too: a prompt that was lost or is counted otherwise changes nothing but these.
-    before, after = (
-        torch.cat([encode(texts, convert_to_tensor=True).float() for encode in (m.encode_document, m.encode_query)])
-        for m in (model, copy)
-    )
-    model.train(was_training)
-    # Same weights, same kernels, same batch: what differs is only rounding of the stored dtype.
-    if not torch.allclose(before, after, atol=1e-5):
-        gap = float((before - after).abs().max())
-        raise ConversionError(f"the saved embedder differs from the one in memory: embeddings are {gap:.1e} apart")
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Read what :func:`save_embedder` wrote beside the weights.
-
-    Raises:
-        InputError: if the folder was not written by this package.
-    """
-    path = folder / RECORD
-    if not path.is_file():
-        raise InputError(f"{folder} has no {RECORD}; expected a folder written by st-reasoning convert or train")
-    record: dict[str, Any] = read_json(path)
-    return record
 
 
 def open_model(name: str, *, attention: Attention = "causal", dtype: str = "float32") -> SentenceTransformer:

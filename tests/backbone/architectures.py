@@ -314,8 +314,8 @@ Written by `{command}`; a test compares it with what is found anew.
 `st-reasoning convert` proves on every model that its attention is what was asked for. This table says what to expect
 of {count} families of causal language models in transformers {version}. Each was built with 2 to 4 layers of width 32
 and random weights, in float32 on a CPU, and `is_causal` was set to false in its config. Then its last token was
-changed and every earlier token watched: in texts of 8 and of 64 tokens, unpadded and padded, beyond the sliding window
-where there is one, in the whole model and in each layer by itself. With `is_causal` true, every one of them is causal.
+changed and every earlier token watched: in short texts, and in texts longer than the sliding window where there is one,
+unpadded and padded, in the whole model and in each layer by itself. With `is_causal` true, every one of them is causal.
 
 | verdict | meaning | families |
 |---|---|---|

@@ -42,9 +42,8 @@ def test_bidirectional_means_that_the_first_token_sees_the_last(tiny_llm: Path) 
 def test_the_probe_tells_the_two_apart(tiny_llm: Path) -> None:
     model = convert(str(tiny_llm))
     assert model.st_reasoning.attention.attention == "bidirectional"
-    assert {(p.batch, p.length) for p in model.st_reasoning.attention.probes} == {
-        ("unpadded", 8), ("padded", 8), ("unpadded", 64), ("padded", 64),
-    }  # fmt: skip
+    assert [p.batch for p in model.st_reasoning.attention.probes] == ["unpadded", "padded"]
+    assert model.st_reasoning.attention.layers == ("bidirectional",) * len(model[0].model.layers)
     model[0].model.config.is_causal = True
     with pytest.raises(ConversionError, match="asked for bidirectional attention, but LlamaModel under sdpa is causal"):
         verify_attention(model, "bidirectional")
@@ -236,15 +235,60 @@ def test_a_copy_whose_prompt_is_lost_is_not_published(
     written = model.prompts["query"]
     save = SentenceTransformer.save
 
-    def forgetful(self: SentenceTransformer, folder: str) -> None:
+    def forgetful(self: SentenceTransformer, folder: str, **options: bool) -> None:
         self.prompts["query"] = ""
-        save(self, folder)
+        save(self, folder, **options)
         self.prompts["query"] = written
 
     monkeypatch.setattr(SentenceTransformer, "save", forgetful)
-    with pytest.raises(ConversionError, match="the saved embedder differs from the one in memory"):
+    with pytest.raises(ConversionError, match="differs from the one in memory: token ids of queries are not the same"):
         save_embedder(model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_copy_with_another_weight_in_its_last_layer_is_not_published(
+    tiny_llm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The states that are compared are those of the first layers; weights are compared in all."""
+    model = convert(str(tiny_llm))
+    save = SentenceTransformer.save
+
+    def careless(self: SentenceTransformer, folder: str, **options: bool) -> None:
+        weight = self[0].model.layers[-1].mlp.up_proj.weight.data
+        weight.mul_(2)
+        save(self, folder, **options)
+        weight.div_(2)
+
+    monkeypatch.setattr(SentenceTransformer, "save", careless)
+    with pytest.raises(ConversionError, match=r"1 weights are not the same, .*up_proj\.weight among them"):
+        save_embedder(model, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_proven_copy_takes_no_memory_for_its_weights(tmp_path: Path) -> None:
+    """They are mapped from the files; a change of the library that copies them would need twice the model."""
+
+    def anonymous() -> int:
+        return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024
+
+    if not Path("/proc/self/status").exists():
+        pytest.skip("memory is read from /proc")
+    backbone = make_llama(tmp_path / "llm", hidden_size=1024)
+    model = convert(str(backbone))
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    before, peak = anonymous(), 0
+    module = sys.modules["st_reasoning.backbone.saving"]
+    compare = module._compare_weights
+
+    def watched(*models: SentenceTransformer) -> None:
+        nonlocal peak
+        compare(*models)
+        peak = anonymous()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_compare_weights", watched)
+        save_embedder(model, tmp_path / "out")
+    assert peak - before < weights / 4
 
 
 @pytest.mark.parametrize(
