@@ -33,24 +33,47 @@ class Generated:
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """One source of (query, positive, negatives) examples: generated, or a JSONL file.
+class Hub:
+    """A data set of the Hugging Face hub, or a local folder that ``datasets.load_dataset`` reads.
 
     Attributes:
-        name: Appears in logs.
-        instruction: What a query of this set asks for; put before queries, never before documents.
-        generated: Draw the examples, or
-        path: read them: one JSON object per line with ``query``, ``positive`` and ``negative_1`` ... ``negative_n``.
+        name: As for ``datasets.load_dataset``, e.g. ``sentence-transformers/msmarco``.
+        config: Its configuration, where it has several.
+        split: Which split.
+        revision: Branch, tag or commit; name a commit where a run has to be repeatable.
     """
 
     name: str
-    instruction: str
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One source of (query, positive, negatives) examples: generated, or read from files or the hub.
+
+    What is read has the columns ``query``, ``positive``, ``negative_1`` ... ``negative_n``, or the paper's authors'
+    ``query``, ``pos`` and ``neg``; see :mod:`st_reasoning.training.formats`.
+
+    Attributes:
+        name: Appears in logs.
+        instruction: What a query of this set asks for; put before queries, never before documents. A row's own, in a
+            column ``instruction`` or in the authors' form, comes before it; empty is none.
+        generated: Draw the examples, or
+        path: read them from a file (``.jsonl``, ``.jsonl.gz``, ``.json.gz``, ``.parquet``) or a folder of such, or
+        hub: load them with ``datasets``.
+    """
+
+    name: str
+    instruction: str = ""
     generated: Generated | None = None
     path: str | None = None
+    hub: Hub | None = None
 
     def __post_init__(self) -> None:
-        if (self.generated is None) == (self.path is None):
-            raise InputError(f"data set {self.name!r}: expected exactly one of 'generated' and 'path'")
+        if [self.generated, self.path, self.hub].count(None) != 2:
+            raise InputError(f"data set {self.name!r}: expected exactly one of 'generated', 'path' and 'hub'")
 
 
 @dataclass(frozen=True)
@@ -64,6 +87,8 @@ class TrainingRecipe:
         instruction_template: How an instruction is put before a query; its end is fitted to the tokenizer.
         max_seq_length: Longest text in tokens.
         hard_negatives: How many negatives of each example are used.
+        max_bad_rows: How many rows that are no examples (a column missing, an empty text, too few negatives, a broken
+            line) are dropped; one more stops the run.
         batch_size: Examples per optimiser step and device.
         mini_batch_size: Examples per forward pass; with it, gradients are cached (GradCache) and the batch size is
             not bound by memory. Without it each step is one forward pass.
@@ -84,6 +109,7 @@ class TrainingRecipe:
     instruction_template: str = CODE_TEMPLATE
     max_seq_length: int = 512
     hard_negatives: int = 3
+    max_bad_rows: int = 0
     batch_size: int = 2048
     mini_batch_size: int | None = None
     epochs: float = 1.0
@@ -110,7 +136,7 @@ class TrainingRecipe:
         for name in ("max_seq_length", "batch_size", "epochs", "temperature", "learning_rate"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("hard_negatives", "weight_decay", "warmup"):
+        for name in ("hard_negatives", "max_bad_rows", "weight_decay", "warmup"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +52,6 @@ def test_examples_stay_off_held_out_templates_and_negatives_solve_siblings() -> 
         assert {n.template for n in negatives} == {positive.template}
         assert len({positive.solution, *(n.solution for n in negatives)}) == 3
         assert positive.template not in held_out_templates()
-
-
-def test_jsonl_examples_are_read_and_bad_ones_named(tmp_path: Path) -> None:
-    path = tmp_path / "train.jsonl"
-    rows = [{"query": f"q{i}", "positive": f"p{i}", "negative_1": f"n{i}"} for i in range(4)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    read = recipe(data=(DataSet("mine", INSTRUCTION, path=str(path)),))
-    assert load_data(read).datasets["mine"].to_list() == rows
-    path.write_text(path.read_text() + '{"query": "q", "positive": "", "negative_1": "n"}\n')
-    with pytest.raises(InputError, match=r"train\.jsonl, example 5: expected a text in the column 'positive', got ''"):
-        load_data(read)
-    with pytest.raises(InputError, match="'negative_2', got nothing"):
-        load_data(recipe(data=read.data, hard_negatives=2))
 
 
 @pytest.mark.parametrize(
