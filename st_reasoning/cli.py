@@ -116,10 +116,16 @@ def check(folder: Path, attention: str | None, as_json: bool) -> None:
 @click.option("--backbone", required=True, help="The backbone to convert and train.")
 @click.option("--output", type=OUTPUT, required=True, help="The folder to write.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Order of the examples.")
+@click.option("--device", help="cpu, cuda, cuda:1, ...; by default what torch finds.")
+@click.option("--report-to", multiple=True, help="tensorboard, wandb, ...; repeatable.")
+@click.option("--keep-checkpoints", is_flag=True, help="Leave OUTPUT.checkpoints when the training is done.")
 @OVERWRITE
 @JSON
-def train(recipe: Path, backbone: str, output: Path, seed: int, overwrite: bool, as_json: bool) -> None:
+def train(recipe: Path, backbone: str, output: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
     """Convert a backbone and train it contrastively by RECIPE (YAML; of a study's, its training part).
+
+    With save_every in the recipe, the same command goes on after an interruption. On several devices:
+    accelerate launch -m st_reasoning.training RECIPE --backbone ... --output ...
 
     \b
     Example:
@@ -131,8 +137,11 @@ def train(recipe: Path, backbone: str, output: Path, seed: int, overwrite: bool,
 
     parsed = TrainingRecipe.read(recipe)
     refuse_existing(output, overwrite=overwrite)
+    options["report_to"] = list(options["report_to"]) or "none"
     with _working():
-        facts = run(parsed, backbone, output, seed=seed, overwrite=overwrite)
+        facts = run(parsed, backbone, output, overwrite=overwrite, **options)
+    if facts["rank"] > 0:
+        return
     _answer(
         facts,
         as_json,

@@ -9,15 +9,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_reasoning.backbone import convert, fit_template, format_instruction, save_embedder
+from st_reasoning.backbone import convert, fit_template, resolve, save_embedder
 from st_reasoning.config import to_mapping
-from st_reasoning.errors import ConversionError
+from st_reasoning.errors import ConversionError, InputError
+from st_reasoning.files import content_hash, refuse_existing
+from st_reasoning.training.checkpoints import Checkpoints
 from st_reasoning.training.data import TrainingData, load_data
+from st_reasoning.training.held_out import evaluators, split
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+    from sentence_transformers import SentenceTransformer
+    from torch import nn
 
     from st_reasoning.training.recipe import TrainingRecipe
+    from st_reasoning.training.trainer import RecipeTrainer
 
 
 def build_trainer(
@@ -26,62 +31,110 @@ def build_trainer(
     *,
     seed: int,
     data: TrainingData | None = None,
+    evaluator: Any = None,
     **arguments: Any,
-) -> SentenceTransformerTrainer:
+) -> RecipeTrainer:
     """Build the SentenceTransformerTrainer that a recipe describes.
 
     Args:
         recipe: The recipe.
         model: An embedder made by :func:`st_reasoning.convert`.
-        seed: Decides order and dropout.
+        seed: Decides order, dropout and the initial weights of an adapter.
         data: The recipe's data where it is at hand; loaded otherwise.
+        evaluator: One or several to run beside that on held-out examples.
         **arguments: Override single SentenceTransformerTrainingArguments.
     """
-    import torch
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer.losses import (
-        CachedMultipleNegativesRankingLoss,
-        MultipleNegativesRankingLoss,
-    )
+    import functools
 
-    data = data or load_data(recipe)
+    import torch
+    from sentence_transformers import SentenceTransformerTrainingArguments
+    from transformers.trainer_callback import PrinterCallback
+
+    from st_reasoning.training.batches import GlobalBatchSampler
+    from st_reasoning.training.collate import InstructedCollator
+    from st_reasoning.training.lora import add_lora, has_adapter
+    from st_reasoning.training.progress import TrainingProgress
+    from st_reasoning.training.trainer import RecipeTrainer
+
+    data, held_out = split(data or load_data(recipe), recipe.held_out)
     # Whatever the model comes from, the prompt must end at a token boundary of its tokenizer.
     template = fit_template(model.tokenizer, recipe.instruction_template)
-    # Negatives are shared across devices; asked for on one device, sentence-transformers warns at every step.
-    gather = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    shared: dict[str, Any] = {"scale": 1 / recipe.temperature, "gather_across_devices": gather}
-    loss: torch.nn.Module
-    if recipe.mini_batch_size:
-        loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=recipe.mini_batch_size, **shared)
-    else:
-        loss = MultipleNegativesRankingLoss(model, **shared)
+    given = evaluator if isinstance(evaluator, list) else [evaluator] if evaluator else []
+    given = [*evaluators(held_out, template), *given]
+    if recipe.lora is not None and not has_adapter(model):
+        add_lora(model, recipe.lora, seed=seed)
+    devices = world_size()
     defaults: dict[str, Any] = {
         # The trainer insists on a folder even when it is told to write no checkpoint.
         "output_dir": tempfile.gettempdir(),
         "save_strategy": "no",
-        "per_device_train_batch_size": recipe.batch_size,
+        "per_device_train_batch_size": per_device(recipe.batch_size, devices),
+        "multi_dataset_batch_sampler": functools.partial(GlobalBatchSampler, devices=devices),
         "num_train_epochs": recipe.epochs,
+        "max_steps": recipe.max_steps or -1,
         "learning_rate": recipe.learning_rate,
         "warmup_steps": recipe.warmup if recipe.warmup < 1 else int(recipe.warmup),
         "lr_scheduler_type": recipe.schedule,
         "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.max_grad_norm,
         "bf16": recipe.bf16,
         "seed": seed,
         "data_seed": seed,
         "logging_steps": 1,
         "report_to": "none",
+        "disable_tqdm": True,  # ours shows the same and the speed
         "dataloader_pin_memory": torch.cuda.is_available(),
-        # By data set and column: queries carry their set's instruction, documents nothing.
-        "prompts": {d.name: {"query": format_instruction(template, d.instruction)} for d in recipe.data},
     }
     if recipe.gradient_checkpointing:
-        defaults["gradient_checkpointing"] = True
-    return SentenceTransformerTrainer(
+        defaults |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    if given:
+        every = recipe.held_out.every if recipe.held_out else recipe.save_every or 1
+        defaults |= {"eval_strategy": "steps", "eval_steps": every, "eval_on_start": True}
+    settings = SentenceTransformerTrainingArguments(**{**defaults, **arguments})
+    if devices == 1:
+        # Several GPUs without a launcher would be nn.DataParallel, which splits batches behind the sampler's back.
+        settings._n_gpu = min(settings.n_gpu, 1)
+    trainer = RecipeTrainer(
         model=model,
-        args=SentenceTransformerTrainingArguments(**{**defaults, **arguments}),
+        args=settings,
         train_dataset=data.datasets,
-        loss=loss,
+        loss=build_loss(recipe, model, gather=devices > 1),
+        evaluator=given or None,
+        data_collator=InstructedCollator(
+            preprocess_fn=model.preprocess,
+            max_length=recipe.max_seq_length,
+            template=template,
+            tokenizer=model.tokenizer,
+        ),
+        callbacks=[TrainingProgress(recipe.batch_size)],
     )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def build_loss(
+    recipe: TrainingRecipe, model: SentenceTransformer, *, gather: bool, prompts: tuple[str, ...] = ()
+) -> nn.Module:
+    """Build the loss that a recipe describes; for the arguments see :class:`PackedInfoNCE`."""
+    from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
+
+    from st_reasoning.training.loss import PackedInfoNCE
+
+    loss: nn.Module = PackedInfoNCE(
+        model,
+        temperature=recipe.temperature,
+        mini_batch_tokens=recipe.mini_batch_tokens,
+        gather_across_devices=gather,
+        false_negatives=recipe.false_negative_margin,
+        prompts=prompts,
+    )
+    if recipe.matryoshka:
+        width = int(model.get_embedding_dimension() or 0)
+        wrong = [dimension for dimension in recipe.matryoshka if not 0 < dimension < width]
+        if wrong:
+            raise InputError(f"matryoshka: expected dimensions between 1 and {width - 1}, got {wrong[0]}")
+        loss = MatryoshkaLoss(model, loss, [width, *sorted(recipe.matryoshka, reverse=True)])
+    return loss
 
 
 def train(
@@ -92,36 +145,157 @@ def train(
     seed: int = 0,
     overwrite: bool = False,
     device: str | None = None,
+    keep_checkpoints: bool = False,
+    **arguments: Any,
 ) -> dict[str, Any]:
     """Convert ``backbone``, train it by ``recipe`` and write the embedder to ``output``.
 
+    With ``save_every`` in the recipe, checkpoints are written beside it, to ``OUTPUT.checkpoints``; the same call
+    after an interruption goes on from the last one and ends with the same weights. Started by ``accelerate launch`` or
+    ``torchrun``, the processes share each batch.
+
+    Args:
+        recipe: The recipe.
+        backbone: See :func:`st_reasoning.convert`.
+        output: The folder to write.
+        seed: Decides order, dropout and the initial weights of an adapter.
+        overwrite: Whether to replace what is there, and checkpoints of another training.
+        device: As for SentenceTransformer; by default what torch finds.
+        keep_checkpoints: Leave them when the training is done.
+        **arguments: As for :func:`build_trainer`.
+
     Returns:
-        What happened, as recorded under ``training`` in the folder's record: recipe, seed, data hash, loss by step,
-        examples per second.
+        What happened, as recorded under ``training`` in the folder's record: recipe, seed, data and its order, loss by
+        step, scores, examples per second.
 
     Raises:
         InputError: for a backbone or data that cannot be read; nothing is written.
         ConversionError: if the conversion cannot be proven, or the loss is not finite.
     """
+    refuse_existing(output, overwrite=overwrite)
     data = load_data(recipe)
     model = convert(backbone, device=device, **recipe.conversion())
-    trainer = build_trainer(recipe, model, seed=seed, data=data)
-    start = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - start
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    if not losses or not all(math.isfinite(float(loss)) for loss in losses):
-        raise ConversionError(f"training {backbone} gave no finite loss: {losses}")
-    model.eval()
+    order = _order(recipe, model, data, seed)
+    checkpoints = Checkpoints(
+        output.with_name(f"{output.name}.checkpoints"),
+        content_hash([to_mapping(recipe), seed, _stamp(backbone), data.hash, order]),
+    )
+    if recipe.save_every:
+        arguments = {"save_strategy": "steps", "save_steps": recipe.save_every, **arguments}
+        # Two: while one is being written, the one before is complete.
+        arguments |= {"output_dir": str(checkpoints.folder), "save_total_limit": None if keep_checkpoints else 2}
+    if device == "cpu":
+        arguments = {"use_cpu": True, **arguments}
+    trainer = build_trainer(recipe, model, seed=seed, data=data, **arguments)
+    latest = None
+    if recipe.save_every:
+        with trainer.args.main_process_first(desc="looking for checkpoints"):
+            checkpoints.claim(overwrite=overwrite)
+            latest = checkpoints.latest()
     facts = {
         "backbone": backbone,
         "seed": seed,
         "recipe": to_mapping(recipe),
-        "data": {"examples": data.examples, "hash": data.hash},
-        "steps": trainer.state.global_step,
-        "losses": [float(loss) for loss in losses],
-        "seconds": round(seconds, 1),
-        "examples_per_second": round(data.examples * recipe.epochs / seconds, 3),
+        "data": {
+            "examples": data.examples,
+            "hash": data.hash,
+            "order": order,
+            "bad_rows": data.bad_rows,
+            "first_bad_rows": list(data.bad_row_names),
+        },
+        "devices": world_size(),
+        "rank": trainer.args.process_index,
+        "resumed_at": int(latest.name.split("-")[1]) if latest else None,
+        **_run(trainer, recipe, latest, backbone),
     }
-    save_embedder(model, output, overwrite=overwrite, training=facts)
+    _write(trainer, recipe, backbone, output, overwrite=overwrite, training=facts)
+    if trainer.is_world_process_zero() and not keep_checkpoints:
+        checkpoints.remove()
     return facts
+
+
+def _run(trainer: RecipeTrainer, recipe: TrainingRecipe, latest: Path | None, backbone: str) -> dict[str, Any]:
+    first = int(latest.name.split("-")[1]) if latest else 0
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(latest) if latest else None)
+    seconds = time.perf_counter() - start
+    history = trainer.state.log_history
+    losses = [float(entry["loss"]) for entry in history if "loss" in entry]
+    if not losses or not all(math.isfinite(loss) for loss in losses):
+        raise ConversionError(f"training {backbone} gave no finite loss: {losses}")
+    steps = trainer.state.global_step
+    scores = [
+        {name.removeprefix("eval_"): value for name, value in entry.items() if name not in ("epoch", "eval_runtime")}
+        for entry in history
+        if any(name.startswith("eval_") for name in entry)
+    ]
+    return {
+        "steps": steps,
+        "losses": losses,
+        "scores": scores,
+        "seconds": round(seconds, 1),
+        "examples_per_second": round((steps - first) * recipe.batch_size / seconds, 3),
+    }
+
+
+def _write(trainer: RecipeTrainer, recipe: TrainingRecipe, backbone: str, output: Path, **facts: Any) -> None:
+    """Write the trained embedder once, from the first process."""
+    from st_reasoning.training.lora import merge_lora
+
+    model: Any = trainer.model
+    if trainer.is_fsdp_enabled:
+        # Each process holds a part of every weight: put together, they go into a fresh copy on the first one's CPU.
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        if trainer.is_world_process_zero():
+            model = convert(backbone, device="cpu", **recipe.conversion())
+            if recipe.lora is not None:
+                from st_reasoning.training.lora import add_lora
+
+                add_lora(model, recipe.lora, seed=0)
+            model.load_state_dict(weights)
+    if trainer.is_world_process_zero():
+        model.eval()
+        merge_lora(model)
+        save_embedder(model, output, **facts)
+    trainer.accelerator.wait_for_everyone()
+
+
+def world_size() -> int:
+    """Return how many processes a launcher has started for this training."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def per_device(batch_size: int, devices: int) -> int:
+    """Return the examples per device of a batch over all of them.
+
+    Raises:
+        InputError: if they do not share it equally.
+    """
+    if batch_size % devices:
+        raise InputError(f"batch_size must be a multiple of the {devices} processes that share it, got {batch_size}")
+    return batch_size // devices
+
+
+def _order(recipe: TrainingRecipe, model: SentenceTransformer, data: TrainingData, seed: int) -> str:
+    """Return a hash of what the model will be shown, in order: examples, prompts, batches."""
+    from st_reasoning.training.batches import order_hash
+
+    trained, _ = split(data, recipe.held_out)
+    devices = world_size()
+    epochs = recipe.max_steps * recipe.batch_size / trained.examples if recipe.max_steps else recipe.epochs
+    return order_hash(
+        content_hash([data.hash, fit_template(model.tokenizer, recipe.instruction_template)]),
+        [len(dataset) for dataset in trained.datasets.values()],
+        batch_size=per_device(recipe.batch_size, devices),
+        devices=devices,
+        seed=seed,
+        epochs=math.ceil(epochs),
+    )
+
+
+def _stamp(backbone: str) -> Any:
+    """Return what tells, without reading the weights, that a backbone is still the same."""
+    source = resolve(backbone)
+    place = Path(source.location)
+    files = [place / source.gguf_file] if source.gguf_file else sorted(place.glob("*")) if place.is_dir() else []
+    return [backbone, [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]]

@@ -1,0 +1,56 @@
+"""Where a training that was stopped goes on from."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from st_reasoning.errors import InputError
+from st_reasoning.files import read_json, write_json
+
+RUN = "run.json"
+# Written into a checkpoint after everything else: one without it was being written when the process was killed.
+COMPLETE = "complete.json"
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Attributes:
+        folder: Holds ``checkpoint-STEP`` folders as the Trainer writes them.
+        fingerprint: Hash of everything that decides the outcome; a training goes on only from its own checkpoints.
+    """
+
+    folder: Path
+    fingerprint: str
+
+    def claim(self, *, overwrite: bool) -> None:
+        """Make the folder this training's own.
+
+        Raises:
+            InputError: if it holds checkpoints of another one, unless ``overwrite``, which deletes them.
+        """
+        run = self.folder / RUN
+        if run.is_file() and read_json(run).get("fingerprint") != self.fingerprint:
+            if not overwrite:
+                raise InputError(
+                    f"{self.folder} holds checkpoints of another training (recipe, data, backbone, seed or versions "
+                    "differ); delete it, name another output, or pass --overwrite to begin anew"
+                )
+            shutil.rmtree(self.folder)
+        write_json(run, {"fingerprint": self.fingerprint})
+
+    def latest(self) -> Path | None:
+        """Return the last complete checkpoint, None without one; incomplete ones are deleted."""
+        found = {int(path.name.split("-")[1]): path for path in self.folder.glob("checkpoint-*[0-9]")}
+        for step in sorted(found, reverse=True):
+            if (found[step] / COMPLETE).is_file():
+                return found[step]
+            shutil.rmtree(found[step])
+        return None
+
+    def remove(self) -> None:
+        """Delete the folder with everything in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)

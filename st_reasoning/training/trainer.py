@@ -1,0 +1,51 @@
+"""The trainer of sentence-transformers, with checkpoints that a killed run can go on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformerTrainer
+from torch import nn
+
+from st_reasoning.errors import InputError
+from st_reasoning.files import write_json
+from st_reasoning.training.checkpoints import COMPLETE
+from st_reasoning.training.lora import has_adapter
+
+ADAPTER = "adapter.safetensors"
+
+
+class RecipeTrainer(SentenceTransformerTrainer):
+    """A SentenceTransformerTrainer whose checkpoints say when they are complete, with LoRA too."""
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+            write_json(folder / COMPLETE, {"step": self.state.global_step})
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not has_adapter(self.model):
+            super()._save(output_dir, state_dict)
+            return
+        # The library would write an adapter folder: reloaded, it takes the base's config and is causal again.
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(self._trained(), folder / ADAPTER)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:  # type: ignore[override] # as its parent's
+        if not has_adapter(self.model):
+            super()._load_from_checkpoint(checkpoint_path)
+            return
+        stored = load_file(Path(checkpoint_path) / ADAPTER)
+        if stored.keys() != self._trained().keys():
+            raise InputError(f"{checkpoint_path} holds other LoRA weights than this recipe trains")
+        self.model.load_state_dict(stored, strict=False)
+
+    def _trained(self) -> dict[str, Any]:
+        return {
+            name: value.detach().contiguous() for name, value in self.model.named_parameters() if value.requires_grad
+        }
