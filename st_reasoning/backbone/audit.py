@@ -6,6 +6,7 @@ BOS that one of them prepends. Each such difference is a second reason for a dif
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -13,8 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from st_reasoning.backbone import inputs
+from st_reasoning.backbone.gguf_files import parsed_once
 from st_reasoning.backbone.inputs import TEXTS, Inputs
 from st_reasoning.backbone.prompts import CODE_TEMPLATE
+from st_reasoning.backbone.sources import resolve
 from st_reasoning.errors import InputError, unknown_name
 from st_reasoning.files import content_hash
 
@@ -93,11 +96,13 @@ def audit(base: str, reasoning: str, *, instruction_template: str = CODE_TEMPLAT
     Raises:
         InputError: if config or tokenizer cannot be loaded, or the conversion would refuse the tokenizer.
     """
-    arms = tuple(inputs.look(name, instruction_template) for name in (base, reasoning))
+    names = (base, reasoning)
     findings = []
-    for name, check in _CHECKS.items():
-        values = check.read(arms[0]), check.read(arms[1])
-        findings.append(Finding(name, *check.show(*values), values[0] == values[1], check.why))
+    with parsed_once() if any(resolve(name).kind == "gguf" for name in names) else contextlib.nullcontext():
+        arms = tuple(inputs.look(name, instruction_template) for name in names)
+        for name, check in _CHECKS.items():
+            values = check.read(arms[0]), check.read(arms[1])
+            findings.append(Finding(name, *check.show(*values), values[0] == values[1], check.why))
     return Audit(tuple(findings), (base, reasoning))
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import struct
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from st_reasoning.backbone.gguf_files import parsed_once
 from st_reasoning.errors import InputError, MissingExtraError, unknown_name
 
 if TYPE_CHECKING:
@@ -180,24 +182,30 @@ def torch_dtype(name: str) -> Any:
     return getattr(torch, name)
 
 
-class loading:  # noqa: N801 - reads as a verb: with loading(source)
-    """Context in which what the libraries raise for a bad model becomes one line naming the backbone."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, InputError) or not isinstance(error, Exception):
-            return
-        known = (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError)
+@contextlib.contextmanager
+def loading(source: Source) -> Iterator[None]:
+    """Turn what the libraries raise for a bad model into one line naming the backbone; parse GGUF once."""
+    # A file that ends early or holds what it should not fails in any of these ways, by library and place.
+    known = (
+        OSError,
+        EOFError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        RuntimeError,
+        ImportError,
+        struct.error,
+    )
+    try:
+        with parsed_once() if source.kind == "gguf" else contextlib.nullcontext():
+            yield
+    except InputError:
+        raise
+    except Exception as error:
         if not (isinstance(error, known) or type(error).__name__ == "SafetensorError"):
-            return
+            raise
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        place = "on the hub" if self.source.kind == "hub" else f"in {self.source.location}"
-        offline = " (HF_HUB_OFFLINE is set)" if self.source.kind == "hub" and os.environ.get("HF_HUB_OFFLINE") else ""
-        raise InputError(
-            f"cannot load the backbone {self.source.name!r} {place}{offline}: {first} -- {EXPECTED}"
-        ) from error
+        place = "on the hub" if source.kind == "hub" else f"in {source.location}"
+        offline = " (HF_HUB_OFFLINE is set)" if source.kind == "hub" and os.environ.get("HF_HUB_OFFLINE") else ""
+        raise InputError(f"cannot load the backbone {source.name!r} {place}{offline}: {first} -- {EXPECTED}") from error
