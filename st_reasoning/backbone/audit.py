@@ -192,6 +192,12 @@ def _show_attention(part: str, value: Any) -> str:
     return str(value or "")
 
 
+def _show_rope(part: str, value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{part} {value:g}" if isinstance(value, float) else f"{part} {value}"
+
+
 def _show_lengths(lengths: dict[str, Any]) -> str:
     return ", ".join(f"{place} {value}" for place, value in lengths.items() if value is not None)
 
@@ -279,6 +285,11 @@ _CHECKS = {
         "a difference in scores may come from the architecture or its attention instead of the training",
         inputs.attention,
         _parts(_show_attention),
+    ),
+    "rope": _Check(
+        "the same distance between two tokens turns their states by another angle, so positions mean something else",
+        inputs.rope,
+        _parts(_show_rope),
     ),
     "depth_and_width": _Check(
         "the two differ in capacity and dimension, and their layers cannot be matched one to one",

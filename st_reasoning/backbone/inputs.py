@@ -170,6 +170,29 @@ def attention(arm: Inputs) -> dict[str, Any]:
     }
 
 
+def rope(arm: Inputs) -> dict[str, Any]:
+    """Return every value that decides the rotary angles; empty without rotary positions.
+
+    Read from the config as transformers completes it, so that a value left out equals its default. What layers of
+    different kinds have for themselves is named ``KIND.VALUE``.
+    """
+    text = arm.config.get_text_config().to_dict()
+    # transformers 5 gathers what has had names of its own; some configs keep these beside it.
+    gathered = text.pop("rope_parameters", None) or {}
+    beside = {name.removeprefix("rope_"): value for name, value in text.items() if "rope_" in name or "rotary_" in name}
+    values = {**beside, **{name.removeprefix("rope_"): value for name, value in _flat(gathered).items()}}
+    return {name: values[name] for name in sorted(values) if values[name] is not None}
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of inner mappings beside the others, under ``OUTER.INNER``."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = value if isinstance(value, dict) else {"": value}
+        found.update({f"{name}.{part}" if part else name: each for part, each in inner.items()})
+    return found
+
+
 def depth_and_width(arm: Inputs) -> tuple[int, int]:
     """Return the number of layers and the hidden size."""
     text = arm.config.get_text_config()
