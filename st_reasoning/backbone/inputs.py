@@ -11,7 +11,7 @@ from typing import Any
 
 from st_reasoning.backbone.convert import settle_tokenizer
 from st_reasoning.backbone.prompts import CODE_TEMPLATE, fit_template, format_instruction
-from st_reasoning.backbone.sources import Source, loading, resolve
+from st_reasoning.backbone.sources import Source, adapter_base, has_tokenizer, loading, resolve
 from st_reasoning.errors import InputError
 from st_reasoning.files import read_json
 
@@ -64,7 +64,7 @@ def look(name: str, template: str) -> Inputs:
     weights, words = _places(resolve(name))
     config = _config(weights)
     with loading(words):
-        tokenizer = AutoTokenizer.from_pretrained(words.location, **words.load_arguments())
+        tokenizer = AutoTokenizer.from_pretrained(words.location, config=config, **words.load_arguments())
     own_pad, side = tokenizer.pad_token, tokenizer.padding_side
     settled = settle_tokenizer(tokenizer, name)
     try:
@@ -87,12 +87,8 @@ def _places(source: Source) -> tuple[Source, Source]:
     """Return where config and tokenizer come from: for a LoRA adapter the base that it names, unless it has its own."""
     if source.kind != "adapter":
         return source, source
-    folder = Path(source.location)
-    base_name = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-    if not base_name:
-        raise InputError(f"the adapter {source.name} does not name its base model (base_model_name_or_path)")
-    base, own = _places(resolve(base_name))
-    return base, source if (folder / "tokenizer_config.json").is_file() else own
+    base, own = _places(resolve(adapter_base(source)))
+    return base, source if has_tokenizer(source) else own
 
 
 def stored_dtype(backbone: str) -> str:

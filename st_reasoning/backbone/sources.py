@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from st_reasoning.backbone.gguf_files import parsed_once
 from st_reasoning.errors import InputError, MissingExtraError, unknown_name
+from st_reasoning.files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,7 +30,7 @@ class Source:
 
     Attributes:
         name: What the user wrote.
-        kind: How it is loaded; an ``adapter`` is a folder with LoRA weights, whose base it names itself.
+        kind: How it is loaded; an ``adapter`` is a folder or a hub name with LoRA weights, whose base it names itself.
         location: Hub name, or folder that holds the files.
         gguf_file: File name inside ``location``, for GGUF only.
     """
@@ -44,6 +45,11 @@ class Source:
         """A short name that is good for folders and tables."""
         stem = self.gguf_file.removesuffix(".gguf") if self.gguf_file else Path(self.location).name
         return "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the location is a hub name."""
+        return self.kind == "hub" or (self.kind == "adapter" and not Path(self.location).is_dir())
 
     def load_arguments(self) -> dict[str, Any]:
         """Return what every ``from_pretrained`` of transformers needs besides the location."""
@@ -74,7 +80,51 @@ def resolve(name: str) -> Source:
         raise InputError(f"the folder {name} has no config.json; {EXPECTED}")
     if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"no such backbone: {name}; {EXPECTED}")
-    return Source(name, "hub", name)
+    return Source(name, "adapter" if _is_hub_adapter(name) else "hub", name)
+
+
+def _is_hub_adapter(name: str) -> bool:
+    """Return whether a hub name holds an adapter and no model; False also where the hub does not answer."""
+    from transformers.utils.hub import cached_file
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    try:
+        if find_adapter_config_file(name) is None:
+            return False
+        config = cached_file(
+            name,
+            "config.json",
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+    except (OSError, ValueError):
+        return False  # no such name; loading says so
+    return config is None
+
+
+def adapter_base(source: Source) -> str:
+    """Return the name of the backbone that an adapter is for.
+
+    Raises:
+        InputError: if it names none.
+    """
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    with loading(source):
+        settings = find_adapter_config_file(source.location)
+    base = read_json(Path(settings)).get("base_model_name_or_path") if settings else None
+    if not base:
+        raise InputError(f"the adapter {source.name} does not name its base model (base_model_name_or_path)")
+    return str(base)
+
+
+def has_tokenizer(source: Source) -> bool:
+    """Return whether an adapter brings a tokenizer of its own."""
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    with loading(source):
+        return bool(get_tokenizer_config(source.location))
 
 
 def _gguf(name: str, path: Path) -> Source:
@@ -206,6 +256,6 @@ def loading(source: Source) -> Iterator[None]:
         if not (isinstance(error, known) or type(error).__name__ == "SafetensorError"):
             raise
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        place = "on the hub" if source.kind == "hub" else f"in {source.location}"
-        offline = " (HF_HUB_OFFLINE is set)" if source.kind == "hub" and os.environ.get("HF_HUB_OFFLINE") else ""
+        place = "on the hub" if source.on_hub else f"in {source.location}"
+        offline = " (HF_HUB_OFFLINE is set)" if source.on_hub and os.environ.get("HF_HUB_OFFLINE") else ""
         raise InputError(f"cannot load the backbone {source.name!r} {place}{offline}: {first} -- {EXPECTED}") from error
