@@ -25,6 +25,9 @@ from sentence_transformers import SentenceTransformer
 from st_reasoning.attention import probe_attention
 from st_reasoning.backbone import audit, convert, load_causal_lm, resolve, save_embedder
 from st_reasoning.errors import InputError
+from st_reasoning.study import Corpus, Pair, Reasoning, StudyRecipe
+from st_reasoning.study.run import plan_study
+from st_reasoning.training import DataSet, Generated, TrainingRecipe
 
 out, texts, found = Path(sys.argv[1]), json.loads(sys.argv[2]), {}
 for name in ("org/base", "org/lora", "org/own-words"):
@@ -42,6 +45,10 @@ for name in ("org/no-weights", "org/unknown", "org/no-base"):
         convert(name)
     except InputError as error:
         found[name] = str(error)
+training = TrainingRecipe(data=(DataSet("gsm", "Find.", generated=Generated("gsm_symbolic", 8)),))
+pair = Pair("pair", "org/base", Reasoning(backbone="org/lora"))
+recipe = StudyRecipe((pair,), training, ("GSMSymbolicSolutionRetrieval",), (0,), Corpus(templates=3, per_template=6))
+found["imports"] = {s.name: s.inputs["inputs"] for s in plan_study(recipe, out) if s.name.startswith("import/")}
 (out / "found.json").write_text(json.dumps(found))
 """
 
@@ -98,3 +105,8 @@ def test_what_the_cache_lacks_is_named_in_one_line(found: dict[str, Any]) -> Non
     for name, missing in (("org/no-weights",) * 2, ("org/unknown",) * 2, ("org/no-base", "org/unknown")):
         assert found[name].startswith(f"cannot load the backbone '{missing}' on the hub (HF_HUB_OFFLINE is set): ")
         assert "\n" not in found[name]
+
+
+def test_a_study_merges_an_adapter_from_the_hub_once(found: dict[str, Any]) -> None:
+    base = {"backbone": "base", "hash": "org/base"}
+    assert found["imports"] == {"import/lora": {"backbone": "lora", "hash": "org/lora", "base": base}}
