@@ -17,6 +17,7 @@ from st_reasoning.files import refuse_existing
 
 OUTPUT = click.Path(path_type=Path)
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace what the output folder holds.")
+TEMPLATE = click.option("--instruction-template", help="Has {instruction} in it; put before the query.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 
 
@@ -60,7 +61,7 @@ def main() -> None:
 @click.option("--pooling", default="mean", show_default=True, help="mean, last, weighted_mean, cls, max, ...")
 @click.option("--dimension", type=click.IntRange(min=1), help="Keep the first so many dimensions (Matryoshka).")
 @click.option("--instruction", default="", help="What a query asks for; becomes the default query prompt.")
-@click.option("--instruction-template", default=None, help="Has {instruction} in it; put before the query.")
+@TEMPLATE
 @click.option("--max-seq-length", type=click.IntRange(min=1), default=512, show_default=True)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
 @OVERWRITE
@@ -76,10 +77,8 @@ def convert(backbone: str, output: Path, overwrite: bool, as_json: bool, **optio
     """
     from st_reasoning.study.steps import convert_backbone
 
-    if options["instruction_template"] is None:
-        del options["instruction_template"]
     with _working():
-        facts = convert_backbone(backbone, output, overwrite=overwrite, **options)
+        facts = convert_backbone(backbone, output, overwrite=overwrite, **_given(options))
     probes = ", ".join(f"{p['batch']} x{p['length']}" for p in facts["attention"]["probes"])
     _answer(
         facts,
@@ -188,8 +187,9 @@ def sft(recipe: Path, backbone: str, output: Path, overwrite: bool, as_json: boo
 @main.command()
 @click.argument("base")
 @click.argument("reasoning")
+@TEMPLATE
 @JSON
-def audit(base: str, reasoning: str, as_json: bool) -> None:
+def audit(base: str, reasoning: str, as_json: bool, **options: Any) -> None:
     """Show whether two backbones are given the same inputs: tokenizer, special tokens, prompt, dtype, architecture.
 
     Reads config and tokenizer, never weights. The exit code is 1 if they differ. A study refuses what differs unless
@@ -202,7 +202,7 @@ def audit(base: str, reasoning: str, as_json: bool) -> None:
     from st_reasoning.backbone import audit as compare
 
     with _working():
-        found = compare(base, reasoning)
+        found = compare(base, reasoning, **_given(options))
     _answer(found.to_mapping(), as_json, found.describe())
     if found.differences:
         raise click.exceptions.Exit(1)
@@ -253,6 +253,11 @@ def study(recipe: Path, output: Path, as_json: bool) -> None:
         found = run_study(parsed, output, say=lambda line: click.echo(line, err=True))
     lines = [f"{pair['name']}: {sentence}" for pair in found["pairs"] for sentence in answer(pair)]
     _answer(found, as_json, "\n".join([*lines, f"Report: {output / 'report.html'}"]))
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, or have a default here; the others have theirs where they are used."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _answer(facts: dict[str, Any], as_json: bool, words: str) -> None:

@@ -34,7 +34,7 @@ def test_equal_models_are_exit_code_0(tiny_llm: Path, tmp_path: Path) -> None:
     other = make_llama(tmp_path / "other", seed=1)
     found = call("audit", tiny_llm, other)
     assert found.exit_code == 0, found.output
-    assert "All 12 are equal." in found.stdout
+    assert "All 13 are equal." in found.stdout
     assert found.stderr == ""
     assert json.loads(call("audit", tiny_llm, other, "--json").stdout)["equal"] is True
 
@@ -50,6 +50,16 @@ def test_a_difference_is_exit_code_1_and_marked(tiny_llm: Path, plain: Path) -> 
     assert [f["name"] for f in facts["findings"]] == list(NAMES)
     assert [f["name"] for f in facts["findings"] if not f["equal"]] == ["chat_template"]
     assert facts["models"] == [str(tiny_llm), str(plain)]
+
+
+def test_the_template_can_be_named(tiny_llm: Path) -> None:
+    found = call("audit", tiny_llm, tiny_llm, "--instruction-template", "{instruction} ::\n", "--json")
+    assert found.exit_code == 0, found.output
+    (boundary,) = (f for f in json.loads(found.stdout)["findings"] if f["name"] == "prompt_boundary")
+    assert boundary["base"] == r"'{instruction} ::\n'"
+    found = call("audit", tiny_llm, tiny_llm, "--instruction-template", "Query: ")
+    assert found.exit_code == 2
+    assert "'Query: ' has no {instruction} in it" in found.stderr
 
 
 def test_wrong_input_is_one_line_and_exit_code_2(tiny_llm: Path) -> None:

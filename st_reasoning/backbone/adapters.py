@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_reasoning.backbone.sources import Source, load_causal_lm, loading
-from st_reasoning.errors import ConversionError, InputError
-from st_reasoning.files import read_json
+from st_reasoning.backbone.sources import Source, adapter_base, has_tokenizer, load_causal_lm, loading
+from st_reasoning.errors import ConversionError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,11 +20,11 @@ def load_merged(source: Source, *, dtype: str) -> tuple[PreTrainedModel, PreTrai
     """Load the base that an adapter names, merge the adapter, and prove that nothing was lost.
 
     Args:
-        source: A folder with ``adapter_config.json``.
+        source: A folder or hub name with ``adapter_config.json``.
         dtype: Name of a torch dtype.
 
     Returns:
-        The merged causal LLM, and the tokenizer of the adapter's folder, or else of its base.
+        The merged causal LLM, and the adapter's tokenizer, or else its base's.
 
     Raises:
         InputError: if adapter or base cannot be loaded.
@@ -35,32 +33,31 @@ def load_merged(source: Source, *, dtype: str) -> tuple[PreTrainedModel, PreTrai
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    folder = Path(source.location)
-    base_name = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-    if not base_name:
-        raise InputError(f"the adapter {source.name} does not name its base model (base_model_name_or_path)")
+    base_name = adapter_base(source)
     base, tokenizer = load_causal_lm(base_name, dtype=dtype)
+    own_tokenizer = has_tokenizer(source)
     with loading(source):
         adapted = PeftModel.from_pretrained(base, source.location)
-        if (folder / "tokenizer_config.json").is_file():
-            tokenizer = AutoTokenizer.from_pretrained(source.location)
+        if own_tokenizer:
+            # With a config, or it looks for the one that an adapter does not have.
+            tokenizer = AutoTokenizer.from_pretrained(source.location, config=base.config)
     adapted.eval()
     with adapted.disable_adapter():
-        before = _final_states(adapted)
-    wanted = _final_states(adapted)
-    if _distance(before, wanted) == 0:
+        before = final_states(adapted)
+    wanted = final_states(adapted)
+    if distance(before, wanted) == 0:
         raise ConversionError(
             f"the adapter {source.name} changes nothing in {base_name}: its weights are zero, or their names do not "
             "match the model's"
         )
     model = adapted.merge_and_unload()
-    gap = _distance(wanted, _final_states(model))
+    gap = distance(wanted, final_states(model))
     if gap > MERGED_TOLERANCE[dtype]:
         raise ConversionError(f"merging the adapter {source.name} changes final states by {gap:.1e} of their size")
     return model, tokenizer
 
 
-def _final_states(model: Any) -> Tensor:
+def final_states(model: Any) -> Tensor:
     """Return the final states of a fixed random text, [tokens, d]."""
     import torch
 
@@ -72,5 +69,6 @@ def _final_states(model: Any) -> Tensor:
     return states
 
 
-def _distance(a: Tensor, b: Tensor) -> float:
+def distance(a: Tensor, b: Tensor) -> float:
+    """Return the distance of two arrays relative to the size of the first."""
     return float((a - b).norm() / a.norm().clamp(min=1e-30))

@@ -6,6 +6,7 @@ BOS that one of them prepends. Each such difference is a second reason for a dif
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -13,8 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from st_reasoning.backbone import inputs
+from st_reasoning.backbone.gguf_files import parsed_once
 from st_reasoning.backbone.inputs import TEXTS, Inputs
 from st_reasoning.backbone.prompts import CODE_TEMPLATE
+from st_reasoning.backbone.sources import resolve
 from st_reasoning.errors import InputError, unknown_name
 from st_reasoning.files import content_hash
 
@@ -93,11 +96,13 @@ def audit(base: str, reasoning: str, *, instruction_template: str = CODE_TEMPLAT
     Raises:
         InputError: if config or tokenizer cannot be loaded, or the conversion would refuse the tokenizer.
     """
-    arms = tuple(inputs.look(name, instruction_template) for name in (base, reasoning))
+    names = (base, reasoning)
     findings = []
-    for name, check in _CHECKS.items():
-        values = check.read(arms[0]), check.read(arms[1])
-        findings.append(Finding(name, *check.show(*values), values[0] == values[1], check.why))
+    with parsed_once() if any(resolve(name).kind == "gguf" for name in names) else contextlib.nullcontext():
+        arms = tuple(inputs.look(name, instruction_template) for name in names)
+        for name, check in _CHECKS.items():
+            values = check.read(arms[0]), check.read(arms[1])
+            findings.append(Finding(name, *check.show(*values), values[0] == values[1], check.why))
     return Audit(tuple(findings), (base, reasoning))
 
 
@@ -187,6 +192,12 @@ def _show_attention(part: str, value: Any) -> str:
     return str(value or "")
 
 
+def _show_rope(part: str, value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{part} {value:g}" if isinstance(value, float) else f"{part} {value}"
+
+
 def _show_lengths(lengths: dict[str, Any]) -> str:
     return ", ".join(f"{place} {value}" for place, value in lengths.items() if value is not None)
 
@@ -274,6 +285,11 @@ _CHECKS = {
         "a difference in scores may come from the architecture or its attention instead of the training",
         inputs.attention,
         _parts(_show_attention),
+    ),
+    "rope": _Check(
+        "the same distance between two tokens turns their states by another angle, so positions mean something else",
+        inputs.rope,
+        _parts(_show_rope),
     ),
     "depth_and_width": _Check(
         "the two differ in capacity and dimension, and their layers cannot be matched one to one",

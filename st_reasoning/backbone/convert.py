@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from st_reasoning.attention import Attention, AttentionReport, verify_attention
 from st_reasoning.backbone.prompts import CODE_TEMPLATE, fit_template, format_instruction
-from st_reasoning.backbone.sources import Source, forget_quantisation, loading, merged, resolve, torch_dtype
+from st_reasoning.backbone.sources import (
+    Source,
+    forget_quantisation,
+    loading,
+    merged,
+    refuse_other_kinds,
+    resolve,
+    torch_dtype,
+)
 from st_reasoning.config import versions
 from st_reasoning.errors import ConversionError, InputError, unknown_name
 
@@ -70,8 +78,8 @@ def convert(
     tried first, eager attention where only that passes the proof.
 
     Args:
-        backbone: Hub name, folder, ``.gguf`` file, ``package:PACKAGE/FILE.gguf``, or a folder with a LoRA adapter,
-            which is merged into its base.
+        backbone: Hub name, folder, ``.gguf`` file or ``package:PACKAGE/FILE.gguf``. A LoRA adapter is merged into its
+            base; of a model that reads images as well, the language part is taken.
         attention: ``"bidirectional"`` (the causal mask is removed) or ``"causal"``.
         partial: Accept a hybrid whose recurrent layers stay causal; without it, such a backbone is refused.
         pooling: ``"mean"``, ``"last"``, ``"weighted_mean"``, or another mode of sentence-transformers' Pooling.
@@ -99,11 +107,9 @@ def convert(
     with merged(source, dtype=dtype) as place, loading(source):
         transformer = _load_transformer(place, dtype)
     forget_quantisation(transformer.model)
-    _refuse_encoders(transformer.model, backbone)
+    refuse_other_kinds(transformer.model.config, backbone)
     # On the loaded config: passed as config_kwargs it is dropped without a word for most architectures.
-    # Composite models (text and vision) build their masks by the inner one.
-    for config in (transformer.model.config, transformer.model.config.get_text_config()):
-        config.is_causal = attention == "causal"
+    transformer.model.config.is_causal = attention == "causal"
     special_tokens = settle_tokenizer(transformer.tokenizer, backbone)
     transformer.max_seq_length = min(max_seq_length, transformer.max_seq_length or max_seq_length)
     template = fit_template(transformer.tokenizer, instruction_template)
@@ -215,14 +221,6 @@ def conversion_of(model: SentenceTransformer) -> Conversion:
     if not isinstance(found, Conversion):
         raise InputError("this model was not made by st_reasoning.convert; its backbone and attention are unknown")
     return found
-
-
-def _refuse_encoders(transformer: Any, backbone: str) -> None:
-    from transformers import AutoModelForCausalLM
-
-    config = transformer.config
-    if type(config) not in AutoModelForCausalLM._model_mapping or getattr(config, "is_encoder_decoder", False):
-        raise InputError(f"{backbone} is a {config.model_type} model; expected a causal language model (decoder)")
 
 
 def settle_tokenizer(tokenizer: Any, backbone: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from st_reasoning.backbone.convert import settle_tokenizer
 from st_reasoning.backbone.prompts import CODE_TEMPLATE, fit_template, format_instruction
-from st_reasoning.backbone.sources import Source, loading, resolve
+from st_reasoning.backbone.sources import Source, adapter_base, has_tokenizer, loading, resolve
 from st_reasoning.errors import InputError
 from st_reasoning.files import read_json
 
@@ -64,7 +64,7 @@ def look(name: str, template: str) -> Inputs:
     weights, words = _places(resolve(name))
     config = _config(weights)
     with loading(words):
-        tokenizer = AutoTokenizer.from_pretrained(words.location, **words.load_arguments())
+        tokenizer = AutoTokenizer.from_pretrained(words.location, config=config, **words.load_arguments())
     own_pad, side = tokenizer.pad_token, tokenizer.padding_side
     settled = settle_tokenizer(tokenizer, name)
     try:
@@ -87,12 +87,8 @@ def _places(source: Source) -> tuple[Source, Source]:
     """Return where config and tokenizer come from: for a LoRA adapter the base that it names, unless it has its own."""
     if source.kind != "adapter":
         return source, source
-    folder = Path(source.location)
-    base_name = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-    if not base_name:
-        raise InputError(f"the adapter {source.name} does not name its base model (base_model_name_or_path)")
-    base, own = _places(resolve(base_name))
-    return base, source if (folder / "tokenizer_config.json").is_file() else own
+    base, own = _places(resolve(adapter_base(source)))
+    return base, source if has_tokenizer(source) else own
 
 
 def stored_dtype(backbone: str) -> str:
@@ -156,18 +152,43 @@ def attention(arm: Inputs) -> dict[str, Any]:
     """Return what config, and for an embedder its own files, say of the architecture and its attention."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    kind, text = arm.config.model_type, arm.config.get_text_config()
+    text = arm.config.get_text_config()
+    # GGUF names no class; transformers would load this one. Of a model that reads images, the language part is taken.
+    own = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(text.model_type, text.model_type)
+    named = (arm.config.architectures or ()) if text is arm.config else ()
     layers = getattr(text, "layer_types", None)
     embedder = arm.transformer.get("model_args") or arm.transformer.get("model_kwargs") or {}
     preferred = embedder.get("attn_implementation") or getattr(arm.config, "_attn_implementation", None)
     return {
-        # GGUF names no class; transformers would load this one.
-        "architecture": next(iter(arm.config.architectures or ()), MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind, kind)),
+        "architecture": next(iter(named), own),
         "is_causal": getattr(text, "is_causal", True),
         "window": getattr(text, "sliding_window", None),
         "layers": list(layers) if layers else None,
         "implementation": preferred,
     }
+
+
+def rope(arm: Inputs) -> dict[str, Any]:
+    """Return every value that decides the rotary angles; empty without rotary positions.
+
+    Read from the config as transformers completes it, so that a value left out equals its default. What layers of
+    different kinds have for themselves is named ``KIND.VALUE``.
+    """
+    text = arm.config.get_text_config().to_dict()
+    # transformers 5 gathers what has had names of its own; some configs keep these beside it.
+    gathered = text.pop("rope_parameters", None) or {}
+    beside = {name.removeprefix("rope_"): value for name, value in text.items() if "rope_" in name or "rotary_" in name}
+    values = {**beside, **{name.removeprefix("rope_"): value for name, value in _flat(gathered).items()}}
+    return {name: values[name] for name in sorted(values) if values[name] is not None}
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of inner mappings beside the others, under ``OUTER.INNER``."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = value if isinstance(value, dict) else {"": value}
+        found.update({f"{name}.{part}" if part else name: each for part, each in inner.items()})
+    return found
 
 
 def depth_and_width(arm: Inputs) -> tuple[int, int]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import struct
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from st_reasoning.backbone.gguf_files import parsed_once
 from st_reasoning.errors import InputError, MissingExtraError, unknown_name
+from st_reasoning.files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,7 +30,7 @@ class Source:
 
     Attributes:
         name: What the user wrote.
-        kind: How it is loaded; an ``adapter`` is a folder with LoRA weights, whose base it names itself.
+        kind: How it is loaded; an ``adapter`` is a folder or a hub name with LoRA weights, whose base it names itself.
         location: Hub name, or folder that holds the files.
         gguf_file: File name inside ``location``, for GGUF only.
     """
@@ -42,6 +45,11 @@ class Source:
         """A short name that is good for folders and tables."""
         stem = self.gguf_file.removesuffix(".gguf") if self.gguf_file else Path(self.location).name
         return "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the location is a hub name."""
+        return self.kind == "hub" or (self.kind == "adapter" and not Path(self.location).is_dir())
 
     def load_arguments(self) -> dict[str, Any]:
         """Return what every ``from_pretrained`` of transformers needs besides the location."""
@@ -72,7 +80,51 @@ def resolve(name: str) -> Source:
         raise InputError(f"the folder {name} has no config.json; {EXPECTED}")
     if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"no such backbone: {name}; {EXPECTED}")
-    return Source(name, "hub", name)
+    return Source(name, "adapter" if _is_hub_adapter(name) else "hub", name)
+
+
+def _is_hub_adapter(name: str) -> bool:
+    """Return whether a hub name holds an adapter and no model; False also where the hub does not answer."""
+    from transformers.utils.hub import cached_file
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    try:
+        if find_adapter_config_file(name) is None:
+            return False
+        config = cached_file(
+            name,
+            "config.json",
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+    except (OSError, ValueError):
+        return False  # no such name; loading says so
+    return config is None
+
+
+def adapter_base(source: Source) -> str:
+    """Return the name of the backbone that an adapter is for.
+
+    Raises:
+        InputError: if it names none.
+    """
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    with loading(source):
+        settings = find_adapter_config_file(source.location)
+    base = read_json(Path(settings)).get("base_model_name_or_path") if settings else None
+    if not base:
+        raise InputError(f"the adapter {source.name} does not name its base model (base_model_name_or_path)")
+    return str(base)
+
+
+def has_tokenizer(source: Source) -> bool:
+    """Return whether an adapter brings a tokenizer of its own."""
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    with loading(source):
+        return bool(get_tokenizer_config(source.location))
 
 
 def _gguf(name: str, path: Path) -> Source:
@@ -109,12 +161,15 @@ def load_causal_lm(name: str, *, dtype: str = "float32") -> tuple[PreTrainedMode
         dtype: Name of a torch dtype.
 
     Returns:
-        Model and tokenizer. Weights read from GGUF are dequantised and can be saved and trained like any others.
+        Model and tokenizer. Weights read from GGUF are dequantised and can be saved and trained like any others; of a
+        model that reads images as well, the language part alone is returned.
 
     Raises:
         InputError: if there is no such model, or it is not a causal language model.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from st_reasoning.backbone.composite import language_part
 
     source = resolve(name)
     if source.kind == "adapter":
@@ -122,21 +177,58 @@ def load_causal_lm(name: str, *, dtype: str = "float32") -> tuple[PreTrainedMode
 
         return load_merged(source, dtype=dtype)
     with loading(source):
-        tokenizer = AutoTokenizer.from_pretrained(source.location, **source.load_arguments())
-        model = AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=torch_dtype(dtype), **source.load_arguments()
-        )
+        arguments = {"config": causal_config(source), **source.load_arguments()}
+        tokenizer = AutoTokenizer.from_pretrained(source.location, **arguments)
+        model = AutoModelForCausalLM.from_pretrained(source.location, dtype=torch_dtype(dtype), **arguments)
     forget_quantisation(model)
-    return model, tokenizer
+    return language_part(model, source.name), tokenizer
+
+
+def causal_config(source: Source) -> Any:
+    """Load the config of a backbone that is no adapter, and refuse what is no causal language model.
+
+    Raises:
+        InputError: if there is no config, or it is that of an encoder, an encoder and decoder, or an image model.
+    """
+    from transformers import AutoConfig
+
+    with loading(source):
+        config = AutoConfig.from_pretrained(source.location, **source.load_arguments())
+    refuse_other_kinds(config, source.name)
+    return config
+
+
+def refuse_other_kinds(config: Any, name: str) -> None:
+    """Refuse the config of a model that is no causal language model, whatever else could be made of it."""
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    # Encoders have a causal form too, in which nobody trains them; their configs say that they are not in it.
+    encoder = type(config) in AutoModelForMaskedLM._model_mapping and getattr(config, "is_decoder", None) is False
+    unknown = type(config) not in AutoModelForCausalLM._model_mapping
+    if unknown or encoder or getattr(config, "is_encoder_decoder", False):
+        raise InputError(f"{name} is a {config.model_type} model; expected a causal language model (decoder)")
+
+
+def is_plain(source: Source) -> bool:
+    """Return whether a location holds a causal LLM and nothing else, in files that transformers reads as they are.
+
+    Raises:
+        InputError: as :func:`causal_config`.
+    """
+    if source.kind in ("adapter", "gguf"):
+        return False
+    config = causal_config(source)
+    return config.get_text_config() is config
 
 
 @contextlib.contextmanager
 def merged(source: Source, *, dtype: str) -> Iterator[Source]:
-    """Yield a source that holds plain weights: the same one, or for an adapter a scratch folder with the merged model.
+    """Yield a source that holds plain weights: the same one, or a scratch folder with the merged or inner model.
 
-    An adapter folder has no config.json, so whatever loads it later takes the base's: back to causal attention.
+    An adapter folder has no config.json, so whatever loads it later takes the base's: back to causal attention. A model
+    that reads images would be loaded whole, by the packages that prepare images.
     """
-    if source.kind != "adapter":
+    if source.kind == "gguf" or is_plain(source):
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="st-reasoning-") as scratch:
@@ -180,24 +272,30 @@ def torch_dtype(name: str) -> Any:
     return getattr(torch, name)
 
 
-class loading:  # noqa: N801 - reads as a verb: with loading(source)
-    """Context in which what the libraries raise for a bad model becomes one line naming the backbone."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, InputError) or not isinstance(error, Exception):
-            return
-        known = (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError)
+@contextlib.contextmanager
+def loading(source: Source) -> Iterator[None]:
+    """Turn what the libraries raise for a bad model into one line naming the backbone; parse GGUF once."""
+    # A file that ends early or holds what it should not fails in any of these ways, by library and place.
+    known = (
+        OSError,
+        EOFError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        RuntimeError,
+        ImportError,
+        struct.error,
+    )
+    try:
+        with parsed_once() if source.kind == "gguf" else contextlib.nullcontext():
+            yield
+    except InputError:
+        raise
+    except Exception as error:
         if not (isinstance(error, known) or type(error).__name__ == "SafetensorError"):
-            return
+            raise
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        place = "on the hub" if self.source.kind == "hub" else f"in {self.source.location}"
-        offline = " (HF_HUB_OFFLINE is set)" if self.source.kind == "hub" and os.environ.get("HF_HUB_OFFLINE") else ""
-        raise InputError(
-            f"cannot load the backbone {self.source.name!r} {place}{offline}: {first} -- {EXPECTED}"
-        ) from error
+        place = "on the hub" if source.on_hub else f"in {source.location}"
+        offline = " (HF_HUB_OFFLINE is set)" if source.on_hub and os.environ.get("HF_HUB_OFFLINE") else ""
+        raise InputError(f"cannot load the backbone {source.name!r} {place}{offline}: {first} -- {EXPECTED}") from error

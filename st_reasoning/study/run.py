@@ -11,6 +11,7 @@ from typing import Any
 from st_reasoning import __version__
 from st_reasoning.backbone import audit, refuse_unequal, resolve
 from st_reasoning.backbone.inputs import stored_dtype
+from st_reasoning.backbone.sources import adapter_base, is_plain
 from st_reasoning.config import to_mapping, versions, write_resolved
 from st_reasoning.errors import InputError
 from st_reasoning.files import file_hash, folder_hash, write_json, write_text
@@ -95,7 +96,9 @@ class _Layout:
         self.data_hash = data_hash
         self.steps: dict[str, Step] = {}
         self.texts = output / "texts.jsonl"
-        self._contents: dict[str, dict[str, str]] = {}
+        # Both may ask the hub.
+        self._resolve, self._is_plain = functools.cache(resolve), functools.cache(is_plain)
+        self._contents: dict[str, dict[str, Any]] = {}
 
     def add(
         self,
@@ -209,12 +212,11 @@ class _Layout:
         self.add(name, results, run, inputs=list(self.recipe.tasks), needs=(need,))
 
     def _existing(self, backbone: str) -> None:
-        """Check a backbone that the recipe names; one in a slow format becomes a folder first."""
-        source = resolve(backbone)
-        if source.kind == "gguf":
+        """Check a backbone that the recipe names; one that is no plain folder becomes one first."""
+        for name in self._import_of(backbone):
             folder = self._import_folder(backbone)
             run = functools.partial(import_backbone, backbone, folder)
-            self.add(f"import/{source.label}", folder, run, inputs=self._content(backbone))
+            self.add(name, folder, run, inputs=self._content(backbone))
 
     def _arm_content(self, pair: Pair, arm: str) -> Any:
         """Return the content of an arm's backbone where a recipe names it; a made one is known by its step."""
@@ -223,22 +225,29 @@ class _Layout:
         return self._content(pair.base if arm == "base" else str(pair.reasoning.backbone))
 
     def _import_folder(self, backbone: str) -> Path:
-        return self.output / "backbones" / resolve(backbone).label
+        return self.output / "backbones" / self._resolve(backbone).label
 
     def _import_of(self, backbone: str) -> tuple[str, ...]:
-        source = resolve(backbone)
-        return (f"import/{source.label}",) if source.kind == "gguf" else ()
+        """Return the step that makes a plain folder of a named backbone, if it is none."""
+        source = self._resolve(backbone)
+        return () if self._is_plain(source) else (f"import/{source.label}",)
 
-    def _content(self, backbone: str) -> dict[str, str]:
-        """Return what decides the weights of a named backbone: its content, or on the hub its name."""
+    def _content(self, backbone: str) -> dict[str, Any]:
+        """Return what decides the weights of a named backbone: its content, or on the hub its name.
+
+        Those of an adapter are decided by its base as well.
+        """
         if backbone not in self._contents:
-            source = resolve(backbone)
+            source = self._resolve(backbone)
             location = Path(source.location)
             if source.kind == "gguf":
                 digest = file_hash(location / str(source.gguf_file))
             else:
-                digest = folder_hash(location) if source.kind != "hub" else ""
-            self._contents[backbone] = {"backbone": source.label, "hash": digest}
+                digest = source.location if source.on_hub else folder_hash(location)
+            content: dict[str, Any] = {"backbone": source.label, "hash": digest}
+            if source.kind == "adapter":
+                content["base"] = self._content(adapter_base(source))
+            self._contents[backbone] = content
         return self._contents[backbone]
 
     def _place(self, backbone: str) -> str:
@@ -250,7 +259,7 @@ class _Layout:
         if arm == "reasoning" and pair.reasoning.sft is not None:
             return str(self.output / "backbones" / pair.name), (f"sft/{pair.name}",), pair.name
         name = pair.base if arm == "base" else str(pair.reasoning.backbone)
-        return self._place(name), self._import_of(name), resolve(name).label
+        return self._place(name), self._import_of(name), self._resolve(name).label
 
 
 def summarise(recipe: StudyRecipe, output: Path, outcomes: dict[str, Outcome]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def import_backbone(backbone: str, output: Path) -> dict[str, Any]:
-    """Write a backbone as a plain causal-LM folder, so that a slow format (GGUF) is read once."""
+    """Write a backbone as a plain causal-LM folder: GGUF is read, an adapter merged, a language part taken out once."""
     model, tokenizer = load_causal_lm(backbone)
     with new_folder(output, overwrite=True) as scratch:
         save_causal_lm(model, tokenizer, scratch)

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM
 
 from st_reasoning.attention import probe_attention
 from st_reasoning.backbone import convert, load_causal_lm, save_embedder
 from st_reasoning.errors import ConversionError, InputError
+from tests.models import write_adapter
 
 TEXTS = ["How many apples does she have?", "7", "First add the apples to the pears."]
 
@@ -23,18 +24,6 @@ TEXTS = ["How many apples does she have?", "7", "First add the apples to the pea
 def adapter(tiny_llm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter that moves embeddings a lot, saved the way PEFT does: no config.json."""
     return write_adapter(tiny_llm, tmp_path_factory.mktemp("adapter") / "lora", scale=0.3)
-
-
-def write_adapter(base: Path, folder: Path, *, scale: float) -> Path:
-    torch.manual_seed(3)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=scale) if scale else parameter.zero_()
-    model.save_pretrained(folder)
-    return folder
 
 
 def test_trap_an_adapter_folder_reloads_causal(adapter: Path) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from st_reasoning import audit
 from st_reasoning.backbone import Audit, convert, refuse_unequal, save_embedder
 from st_reasoning.backbone.audit import NAMES
 from st_reasoning.backbone.inputs import TEXTS, stored_dtype
 from st_reasoning.errors import InputError
-from tests.models import SMOLLM2, make_llama
+from tests.models import SMOLLM2, make_llama, make_tokenizer
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
@@ -51,6 +51,10 @@ def give(template: str) -> Callable[[Path], None]:
         tokenizer.save(str(folder / "tokenizer.json"))
 
     return change
+
+
+def rope(**parameters: Any) -> Callable[[Path], None]:
+    return set_in("config.json", rope_parameters=parameters)
 
 
 def swap(first: str, second: str) -> Callable[[Path], None]:
@@ -108,6 +112,22 @@ CHANGES: dict[str, tuple[Callable[[Path], None], dict[str, tuple[str, str]]]] = 
         set_in("config.json", layer_types=["sliding_attention", "full_attention", "full_attention"]),
         {"attention": ("none", "1 sliding, 2 full")},
     ),
+    "another RoPE base": (rope(rope_type="default", rope_theta=5e5), {"rope": ("theta 10000", "theta 500000")}),
+    "RoPE scaled": (
+        rope(rope_type="linear", rope_theta=1e4, factor=4.0),
+        {"rope": ("type default", "type linear, factor 4")},
+    ),
+    # As transformers 4 wrote it: the same angles under another name.
+    "RoPE base in its old place": (
+        lambda folder: edit(
+            folder / "config.json", lambda c: c.update(rope_theta=c.pop("rope_parameters")["rope_theta"])
+        ),
+        {},
+    ),
+    "some layers without RoPE": (
+        set_in("config.json", no_rope_layers=[1, 1, 0]),
+        {"rope": ("none", "no_rope_layers [1, 1, 0]")},
+    ),
     "wider": (lambda folder: remake(folder, hidden_size=64), {"depth_and_width": ("3 layers x 32", "3 layers x 64")}),
     "deeper": (lambda folder: remake(folder, layers=4), {"depth_and_width": ("3 layers x 32", "4 layers x 32")}),
     "fewer positions": (
@@ -138,7 +158,7 @@ def test_equal_arms_are_equal_in_every_point(tiny_llm: Path, tmp_path: Path) -> 
     assert tuple(f.name for f in found.findings) == NAMES
     assert all(f.base == f.reasoning and f.why for f in found.findings)
     assert found.to_mapping()["equal"] is True
-    assert found.describe().endswith("All 12 are equal.")
+    assert found.describe().endswith("All 13 are equal.")
     refuse_unequal(found)
 
 
@@ -203,6 +223,18 @@ def test_pad_is_the_one_that_the_conversion_would_choose(tiny_llm: Path, other: 
     assert next(f for f in found.findings if f.name == "pad_token").base == f"{settled}=2"
 
 
+def test_each_kind_of_layer_has_its_rope(tmp_path: Path) -> None:
+    config = AutoConfig.for_model("gemma3_text", vocab_size=600, hidden_size=32, num_hidden_layers=2)
+    for theta in (1e4, 2e4):
+        config.rope_parameters["sliding_attention"]["rope_theta"] = theta
+        config.save_pretrained(tmp_path / str(theta))
+        make_tokenizer(tmp_path / str(theta))
+    (finding,) = audit(*(str(tmp_path / str(theta)) for theta in (1e4, 2e4))).differences
+    assert finding.name == "rope"
+    assert finding.base == "sliding_attention.rope_theta 10000"
+    assert finding.reasoning == "sliding_attention.rope_theta 20000"
+
+
 def test_no_weights_are_read(tiny_llm: Path, other: Path) -> None:
     (other / "model.safetensors").unlink()
     assert audit(str(tiny_llm), str(other)).differences == ()
@@ -236,7 +268,7 @@ def test_the_table_marks_and_explains_what_differs(tiny_llm: Path, other: Path) 
     lines = found.describe().splitlines()
     marked = [line.split()[1] for line in lines[: len(NAMES) + 1] if line.startswith("!")]
     assert marked == ["chat_template", "padding_side"]
-    assert "2 of 12 differ:" in lines
+    assert "2 of 13 differ:" in lines
     assert all(f"! {f.name}: {f.why}" in lines for f in found.differences)
     assert max(map(len, lines[: len(NAMES) + 1])) < 130
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from st_reasoning.backbone import load_causal_lm, read_record
 from st_reasoning.errors import InputError
 from st_reasoning.files import read_json, write_jsonl
 from st_reasoning.study import Corpus, Pair, Reasoning, StudyRecipe, run_study
@@ -17,7 +19,7 @@ from st_reasoning.study.report import answer
 from st_reasoning.study.run import plan_study
 from st_reasoning.training import DataSet, Generated, TrainingRecipe
 from st_reasoning.variants import SFTRecipe
-from tests.models import make_llama
+from tests.models import make_llama, write_adapter
 
 TASK = "GSMSymbolicSolutionRetrieval"
 
@@ -73,8 +75,6 @@ def test_scores_in_the_study_are_those_that_mteb_wrote(finished: tuple[Path, dic
 
 
 def test_arms_differ_and_share_their_data(finished: tuple[Path, dict[str, Any], list[str]]) -> None:
-    from st_reasoning.backbone import read_record
-
     folder, _, _ = finished
     records = [read_record(p.parent) for p in sorted(folder.glob("embedders/*/seed-*/st_reasoning.json"))]
     assert len(records) == 4
@@ -130,6 +130,38 @@ def test_two_pairs_share_a_base_but_not_a_name(tiny_llm: Path, tmp_path: Path) -
     pairs = (Pair("one", str(tiny_llm), Reasoning(backbone=str(clash))),)
     with pytest.raises(InputError, match="two different models of the study are both called 'tiny-llama'"):
         plan_study(recipe(tiny_llm, pairs=pairs), tmp_path / "out")
+
+
+def with_adapter(base: Path, adapter: Path) -> StudyRecipe:
+    return recipe(base, pairs=(Pair("pair", str(base), Reasoning(backbone=str(adapter))),))
+
+
+def test_an_adapter_is_merged_once_for_all_seeds(tiny_llm: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tiny_llm, tmp_path / "lora", scale=0.3)
+    out = tmp_path / "out"
+    steps = {step.name: step for step in plan_study(with_adapter(tiny_llm, adapter), out)}
+    assert [name for name in steps if name.startswith("import/")] == ["import/lora"]
+    for name in ("convert/lora", "train/lora/seed-0", "train/lora/seed-1", "hrsa/pair/backbones"):
+        assert "import/lora" in steps[name].needs
+    run_steps([steps["import/lora"], steps["convert/lora"]], out / "steps")
+    merged = out / "backbones" / "lora"
+    assert not list(merged.glob("adapter*"))
+    assert read_record(out / "embedders" / "lora" / "untrained")["backbone"] == str(merged)
+    wanted, _ = load_causal_lm(str(adapter))
+    found, _ = load_causal_lm(str(merged))
+    for name, weights in wanted.state_dict().items():
+        assert torch.equal(weights, found.state_dict()[name])
+
+
+def test_an_adapter_on_another_base_is_another_model(tmp_path: Path) -> None:
+    base = make_llama(tmp_path / "base")
+    own = with_adapter(make_llama(tmp_path / "own"), write_adapter(base, tmp_path / "lora", scale=0.3))
+    before = keys(plan_study(own, tmp_path / "out"))
+    make_llama(base, seed=9)
+    after = keys(plan_study(own, tmp_path / "out"))
+    changed = {name for name in before if before[name] != after[name]}
+    assert {"import/lora", "convert/lora", "train/lora/seed-0"} <= changed
+    assert not any(name.split("/")[1:2] == ["own"] for name in changed)
 
 
 def test_wrong_names_are_refused_before_anything_is_written(tiny_llm: Path, tmp_path: Path) -> None:
