@@ -149,6 +149,80 @@ def train(recipe: Path, backbone: str, output: Path, overwrite: bool, as_json: b
     )
 
 
+@main.command()
+@click.argument("data", type=OUTPUT)
+@click.option("--model", required=True, help="The embedder that scores: a sentence-transformers folder or a hub name.")
+@click.option("--output", type=OUTPUT, required=True, help="The .jsonl or .parquet file to write.")
+@click.option("--negatives", type=click.IntRange(min=1), default=3, show_default=True, help="How many each row gets.")
+@click.option(
+    "--relative-margin", type=float, default=0.05, show_default=True, help="0.05: at most 95 % of the positive's score."
+)
+@click.option("--absolute-margin", type=float, help="A negative scores at least this less than the positive.")
+@click.option("--range-min", type=click.IntRange(min=0), default=0, show_default=True, help="Pass over the closest.")
+@click.option("--range-max", type=click.IntRange(min=1), help="How many of the closest are looked at.")
+@click.option("--max-score", type=float, help="A negative scores at most this.")
+@click.option("--min-score", type=float, help="A negative scores at least this.")
+@click.option("--sampling", type=click.Choice(["top", "random"]), default="top", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of --sampling random.")
+@click.option("--instruction", help="Put before queries instead of the rows' own; '' for none.")
+@click.option("--instruction-template", help="Has {instruction} in it; by default the model's.")
+@click.option(
+    "--corpus", type=OUTPUT, help="Further documents: rows with a 'text'. The positives are always candidates."
+)
+@click.option("--filter-only", is_flag=True, help="Mine nothing; keep the row's own negatives that keep the limits.")
+@click.option("--max-bad-rows", type=click.IntRange(min=0), default=0, show_default=True, help="Drop so many at most.")
+@click.option(
+    "--cache", type=OUTPUT, help="Keep embeddings in this folder; without it they go when the output is there."
+)
+@click.option("--chunk", type=click.IntRange(min=1), default=512, show_default=True, help="Texts between two saves.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--device", help="cpu, cuda, cuda:1, ...; by default what torch finds.")
+@click.option("--overwrite", is_flag=True, help="Replace the output file.")
+@JSON
+def mine(
+    data: Path,
+    model: str,
+    output: Path,
+    max_bad_rows: int,
+    cache: Path | None,
+    chunk: int,
+    batch_size: int,
+    device: str | None,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Find hard negatives for the (query, positive) rows of DATA: a file, or a folder of files.
+
+    A document is a candidate if an embedder scores it clearly below the positive, and the closest candidates are kept.
+    Rows with too few are dropped. Embeddings are saved on the way: an interrupted run is continued by the same command.
+
+    \b
+    Example:
+      st-reasoning mine pairs.jsonl --model Qwen/Qwen3-Embedding-0.6B --output mined.jsonl \\
+          --instruction "Given a question, retrieve passages that answer it"
+    """
+    from st_reasoning.training.mine import Mining, check_output
+    from st_reasoning.training.mine import mine as run
+
+    corpus = options.pop("corpus")
+    parsed = Mining(corpus=None if corpus is None else str(corpus), **options)
+    check_output(output, overwrite=overwrite)
+    with _working():
+        record = run(
+            data, model, output, parsed, max_bad_rows=max_bad_rows, cache=cache, chunk=chunk, batch_size=batch_size,
+            device=device, overwrite=overwrite,
+        )  # fmt: skip
+    rows, scores = record["rows"], record["mean_score"]
+    _answer(
+        record,
+        as_json,
+        f"{output}: {rows['kept']} of {rows['in']} rows with {parsed.negatives} negatives each "
+        f"({rows['too_few_negatives']} had too few, {rows['repeated']} were repeated, {rows['bad']} bad); "
+        f"mean score {scores['positive']:.3f} of positives, {scores['negatives']:.3f} of negatives",
+    )
+
+
 @main.group()
 def variants() -> None:
     """Make a reasoning variant of a base LLM."""

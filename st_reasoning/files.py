@@ -56,15 +56,22 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` through a temporary file and a rename, so that no reader sees half of it."""
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield the name of a scratch file beside ``path`` that becomes ``path`` only if the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        scratch.write_text(text, encoding="utf-8")
+        yield scratch
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` through a temporary file and a rename, so that no reader sees half of it."""
+    with new_file(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -75,9 +75,10 @@ def files_of(path: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Files:
-    """JSON lines, compressed or not, and parquet."""
+    """JSON lines, compressed or not, and parquet; of that only ``columns``, by default those of examples."""
 
     files: list[Path]
+    columns: tuple[str, ...] = ()
 
     @property
     def identity(self) -> Any:
@@ -94,7 +95,7 @@ class Files:
             if file.name.endswith(JSON_LINES):
                 yield from _json_rows(file)
             else:
-                yield from _parquet_rows(file)
+                yield from _parquet_rows(file, self.columns)
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _json_row(line: bytes) -> dict[str, Any] | BadRow:
     return row if isinstance(row, dict) else BadRow(f"expected a JSON object, got {type(row).__name__}")
 
 
-def _parquet_rows(file: Path) -> Iterator[Row]:
+def _parquet_rows(file: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
@@ -180,7 +181,8 @@ def _parquet_rows(file: Path) -> Iterator[Row]:
     try:
         with parquet.ParquetFile(file) as opened:
             names = opened.schema_arrow.names
-            for batch in opened.iter_batches(batch_size=1000, columns=relevant(names) or names):
+            wanted = [name for name in names if name in columns] if columns else relevant(names)
+            for batch in opened.iter_batches(batch_size=1000, columns=wanted or names):
                 for row in batch.to_pylist():
                     number += 1
                     yield place, number, row
