@@ -16,7 +16,7 @@ from typing import Any
 from st_reasoning.backbone import inputs
 from st_reasoning.backbone.gguf_files import parsed_once
 from st_reasoning.backbone.inputs import TEXTS, Inputs
-from st_reasoning.backbone.prompts import CODE_TEMPLATE
+from st_reasoning.backbone.prompts import PAPER_TEMPLATE
 from st_reasoning.backbone.sources import resolve
 from st_reasoning.errors import InputError, unknown_name
 from st_reasoning.files import content_hash
@@ -85,7 +85,7 @@ class Audit:
         return "\n".join([*lines, "", total, *(f"! {f.name}: {f.why}" for f in different)])
 
 
-def audit(base: str, reasoning: str, *, instruction_template: str = CODE_TEMPLATE) -> Audit:
+def audit(base: str, reasoning: str, *, instruction_template: str = PAPER_TEMPLATE) -> Audit:
     """Compare what two backbones would be given, without loading their weights.
 
     Args:

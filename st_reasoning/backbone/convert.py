@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from st_reasoning.attention import Attention, AttentionReport, verify_attention
-from st_reasoning.backbone.prompts import CODE_TEMPLATE, fit_template, format_instruction
+from st_reasoning.backbone.prompts import PAPER_TEMPLATE, fit_template, format_instruction
 from st_reasoning.backbone.sources import (
     Source,
     forget_quantisation,
@@ -66,7 +66,7 @@ def convert(
     pooling: str = "mean",
     dimension: int | None = None,
     instruction: str = "",
-    instruction_template: str = CODE_TEMPLATE,
+    instruction_template: str = PAPER_TEMPLATE,
     max_seq_length: int = 512,
     dtype: str = "float32",
     device: str | None = None,

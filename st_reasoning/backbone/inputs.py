@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from st_reasoning.backbone.convert import settle_tokenizer
-from st_reasoning.backbone.prompts import CODE_TEMPLATE, fit_template, format_instruction
+from st_reasoning.backbone.prompts import PAPER_TEMPLATE, fit_template, format_instruction
 from st_reasoning.backbone.sources import Source, adapter_base, has_tokenizer, loading, resolve
 from st_reasoning.errors import InputError
 from st_reasoning.files import read_json
@@ -32,7 +32,7 @@ TEXTS = (
     "  two  spaces\ttab\n\n\nthree line breaks\r\n ",
     "\N{PARTY POPPER} \N{WOMAN}\N{ZERO WIDTH JOINER}\N{PERSONAL COMPUTER} \N{THUMBS UP SIGN}"
     "\N{EMOJI MODIFIER FITZPATRICK TYPE-5}",
-    format_instruction(CODE_TEMPLATE, "Given a math word problem, retrieve its worked solution") + "3 + 4 = ?",
+    format_instruction(PAPER_TEMPLATE, "Given a math word problem, retrieve its worked solution") + "3 + 4 = ?",
 )  # fmt: skip
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PAPER_TEMPLATE = "Instruction: {instruction}\nQuery: "
 CODE_TEMPLATE = "Instruct: {instruction}\nQuery: "
+# By these names in recipes and on the command line: what the paper prints, and what its authors' code does.
+TEMPLATES = {"paper": PAPER_TEMPLATE, "code": CODE_TEMPLATE}
 
 # First characters that tokenizers treat differently: letters of either case, digits, punctuation, other scripts.
 BOUNDARY_TEXTS = (
@@ -29,6 +31,7 @@ def format_instruction(template: str, instruction: str) -> str:
     Raises:
         InputError: if the template has no place for the instruction.
     """
+    template = TEMPLATES.get(template, template)
     if "{instruction}" not in template:
         raise InputError(f"the instruction template {template!r} has no {{instruction}} in it")
     # Not str.format: instructions and templates may hold other braces (LaTeX, JSON).
@@ -40,7 +43,7 @@ def fit_template(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
 
     Args:
         tokenizer: The tokenizer of the embedder.
-        template: The wish, e.g. :data:`CODE_TEMPLATE`.
+        template: The wish, or one of the names of :data:`TEMPLATES`.
 
     Returns:
         The template itself, or without white space at its end, or with a line break there.
@@ -48,6 +51,7 @@ def fit_template(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
     Raises:
         InputError: if none of these is exact; names the text that shows it.
     """
+    template = TEMPLATES.get(template, template)
     stripped = template.rstrip()
     failures = []
     for candidate in dict.fromkeys((template, stripped, stripped + "\n")):

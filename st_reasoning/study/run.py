@@ -26,6 +26,7 @@ from st_reasoning.study.steps import (
     evaluate,
     import_backbone,
     read_corpus,
+    refuse_other_order,
     write_audit,
     write_corpus,
 )
@@ -192,15 +193,28 @@ class _Layout:
         labels = [self._backbone(pair, arm)[2] for arm in ARMS]
         a, b = (str(self.output / "embedders" / label / f"seed-{seed}") for label in labels)
         needs = tuple(f"train/{label}/seed-{seed}" for label in labels)
-        self._compare(f"hrsa/{pair.name}/seed-{seed}", a, b, None, needs)
+        # Prompts are part of what is shown: where they may differ, so may the order's hash.
+        same = None if "prompt_boundary" in pair.waive else functools.partial(refuse_other_order, a, b)
+        self._compare(f"hrsa/{pair.name}/seed-{seed}", a, b, None, needs, before=same)
 
-    def _compare(self, name: str, a: str, b: str, contents: Any, needs: tuple[str, ...]) -> None:
+    def _compare(
+        self,
+        name: str,
+        a: str,
+        b: str,
+        contents: Any,
+        needs: tuple[str, ...],
+        *,
+        before: Callable[[], None] | None = None,
+    ) -> None:
         folder = self.output / name
         needs = tuple(dict.fromkeys((*needs, *(("texts",) if "texts" in self.steps else ()))))
         # Embedders read no further than they were trained to; backbones must be shown the same tokens.
         longest = self.recipe.training.max_seq_length
 
         def run() -> dict[str, Any]:
+            if before is not None:
+                before()
             found = compare_models(a, b, self.texts, folder, names=ARMS, max_tokens=longest, overwrite=True)
             return {"texts": found["corpus"]["texts"], "tokens": found["corpus"]["tokens"]}
 

@@ -12,6 +12,7 @@ from st_reasoning.backbone import (
     convert,
     load_causal_lm,
     open_model,
+    read_record,
     refuse_unequal,
     save_causal_lm,
     save_embedder,
@@ -128,6 +129,20 @@ def compare_models(
     found = panel(open_model(model_a), open_model(model_b), corpus, labels=labels, names=names, **options)
     write(found, output, overwrite=overwrite)
     return found
+
+
+def refuse_other_order(embedder_a: str, embedder_b: str) -> None:
+    """Refuse to compare embedders that were not shown the same examples under the same prompts in the same order.
+
+    Raises:
+        InputError: naming the two.
+    """
+    orders = [read_record(Path(folder))["training"]["data"]["order"] for folder in (embedder_a, embedder_b)]
+    if orders[0] != orders[1]:
+        raise InputError(
+            f"{embedder_a} and {embedder_b} were not trained on the same examples, prompts and order (hashes "
+            f"{orders[0][:8]} and {orders[1][:8]}); train both arms by one recipe and seed"
+        )
 
 
 def _names(model_a: str, model_b: str) -> tuple[str, str]:

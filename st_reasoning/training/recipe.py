@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from st_reasoning.backbone import format_instruction
 from st_reasoning.backbone.convert import POOLINGS
-from st_reasoning.backbone.prompts import CODE_TEMPLATE
+from st_reasoning.backbone.prompts import PAPER_TEMPLATE
 from st_reasoning.backbone.sources import DTYPES
 from st_reasoning.config import parse, read_yaml
 from st_reasoning.errors import InputError, unknown_name
@@ -125,7 +125,8 @@ class TrainingRecipe:
         data: Where examples come from.
         attention: ``bidirectional`` or ``causal``.
         pooling: See :func:`st_reasoning.convert`.
-        instruction_template: How an instruction is put before a query; its end is fitted to the tokenizer.
+        instruction_template: How an instruction is put before a query: ``paper``, ``code`` (as the authors' code does),
+            or a text with ``{instruction}`` in it. Its end is fitted to the tokenizer.
         max_seq_length: Longest text in tokens.
         hard_negatives: How many negatives of each example are used.
         max_bad_rows: How many rows that are no examples (a column missing, an empty text, too few negatives, a broken
@@ -158,7 +159,7 @@ class TrainingRecipe:
     data: tuple[DataSet, ...]
     attention: Literal["bidirectional", "causal"] = "bidirectional"
     pooling: str = "mean"
-    instruction_template: str = CODE_TEMPLATE
+    instruction_template: str = PAPER_TEMPLATE
     max_seq_length: int = 512
     hard_negatives: int = 3
     max_bad_rows: int = 0

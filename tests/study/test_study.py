@@ -223,3 +223,15 @@ def test_a_change_upstream_is_a_change_downstream(tmp_path: Path) -> None:
     before = keys([step("a", tmp_path, []), step("b", tmp_path, [], "a"), step("c", tmp_path, [])])
     after = keys([step("a", tmp_path, [], inputs=1), step("b", tmp_path, [], "a"), step("c", tmp_path, [])])
     assert {name for name in before if before[name] != after[name]} == {"a", "b"}
+
+
+def test_arms_that_were_not_shown_the_same_are_not_compared(tiny_llm: Path, tmp_path: Path) -> None:
+    from st_reasoning.study.steps import refuse_other_order
+    from st_reasoning.training import train
+
+    settings = recipe(tiny_llm).training
+    for seed in (0, 1):
+        train(settings, str(tiny_llm), tmp_path / f"seed-{seed}", seed=seed)
+    refuse_other_order(str(tmp_path / "seed-0"), str(tmp_path / "seed-0"))
+    with pytest.raises(InputError, match="were not trained on the same examples, prompts and order"):
+        refuse_other_order(str(tmp_path / "seed-0"), str(tmp_path / "seed-1"))

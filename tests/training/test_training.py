@@ -116,7 +116,7 @@ def test_training_learns_is_recorded_and_leaves_a_plain_folder(tiny_llm: Path, t
     assert facts["steps"] == 24
     assert read_record(out)["training"]["data"] == facts["data"]
     trained, untrained = SentenceTransformer(str(out)), convert(str(tiny_llm))
-    assert trained.prompts["query"].startswith(f"Instruct: {INSTRUCTION}")
+    assert trained.prompts["query"].startswith(f"Instruction: {INSTRUCTION}")
     assert not np.allclose(trained.encode(["three apples"]), untrained.encode(["three apples"]), atol=1e-3)
     again = train(recipe(epochs=8.0), str(tiny_llm), tmp_path / "again", seed=5)
     assert again["losses"] == facts["losses"]
