@@ -17,8 +17,23 @@ from st_reasoning.training.lora import has_adapter
 ADAPTER = "adapter.safetensors"
 
 
+def wrap_layers(plugin: Any, model: Any) -> None:
+    """Let FSDP shard ``model`` layer by layer, unless its configuration names modules.
+
+    By default accelerate asks the model for the classes of its layers, and a SentenceTransformer names none: it would
+    be gathered as a whole in every forward pass, and nothing would be saved.
+    """
+    if plugin.transformer_cls_names_to_wrap is None:
+        plugin.transformer_cls_names_to_wrap = sorted(model[0].model._no_split_modules or ())
+
+
 class RecipeTrainer(SentenceTransformerTrainer):
     """A SentenceTransformerTrainer whose checkpoints say when they are complete, with LoRA too."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.is_fsdp_enabled:
+            wrap_layers(self.accelerator.state.fsdp_plugin, self.model)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

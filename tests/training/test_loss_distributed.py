@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import FullyShardedDataParallelPlugin
+from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 from sentence_transformers import SentenceTransformer
 
 from st_reasoning.backbone import convert
 from st_reasoning.training.loss import PackedInfoNCE
 from st_reasoning.training.packing import pack
+from st_reasoning.training.trainer import wrap_layers
 from tests.training.test_loss import PROMPT, step, texts
 
 # Two ranks of five queries: the first rank's texts are shorter, so that it has fewer mini-batches.
@@ -71,3 +74,39 @@ def test_two_processes_equal_one(tiny_llm: Path, tmp_path: Path) -> None:
         assert torch.equal(gradient_0, gradient_1)
         # step() divides the loss by 4.
         assert float((gradient_0 / 4 - gradient).norm() / gradient.norm()) < 1e-5
+
+
+def sharded(rank: int, folder: Path, llm: Path) -> None:
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
+    model: Any = convert(str(llm), device="cpu")
+    columns = features(model, slice(5 * rank, 5 * rank + 5))
+    mesh = init_device_mesh("cpu", (2,))
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
+    wrap_layers(plugin, model)
+    wanted = fsdp2_prepare_auto_wrap_policy(plugin, model)
+    wrapped = [module for module in model.modules() if wanted(module)]
+    assert wrapped == list(model[0].model.layers)
+    for module in [*wrapped, model]:
+        fully_shard(module, mesh=mesh)
+    loss = PackedInfoNCE(model, gather_across_devices=True, **OPTIONS[0])
+    value = loss(columns)
+    value.backward()
+    gradient = torch.cat([p.grad.full_tensor().flatten() for p in model.parameters()])
+    torch.save((value.detach(), gradient), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_weights_in_shards_get_the_same_gradients(tiny_llm: Path, tmp_path: Path) -> None:
+    """FSDP, as far as two CPU processes can show: mini-batches of uneven number, gathered negatives."""
+    torch.multiprocessing.spawn(sharded, (tmp_path, tiny_llm), nprocs=2)
+    (loss_0, gradient), (loss_1, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    model = convert(str(tiny_llm))
+    loss, expected = step(model, lambda m: PackedInfoNCE(m, **OPTIONS[0]), features(model, slice(None)))
+    assert float((loss_0 + loss_1) / 2) == pytest.approx(loss, rel=1e-5)
+    assert torch.equal(gradient, other)
+    assert float((gradient / 4 - expected).norm() / expected.norm()) < 1e-5

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accelerate import FullyShardedDataParallelPlugin
 
 from st_reasoning.backbone.prompts import PAPER_TEMPLATE, format_instruction
 from st_reasoning.errors import InputError
@@ -66,3 +67,13 @@ def test_an_unknown_key_is_told_its_close_match(tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text(text.replace("rank: 16", "rank: 0"))
     with pytest.raises(InputError, match=r"wrong\.yaml, lora: lora: rank and alpha must be at least 1, got 0 and 32"):
         TrainingRecipe.read(tmp_path / "wrong.yaml")
+
+
+def test_the_fsdp_configuration_is_what_accelerate_reads() -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(RECIPES / "fsdp.yaml"))
+    assert (config.distributed_type, config.num_processes, config.mixed_precision) == ("FSDP", 4, "bf16")
+    # Keys that accelerate does not know would be dropped without a word.
+    known = {f"fsdp_{field.name}" for field in dataclasses.fields(FullyShardedDataParallelPlugin)}
+    assert set(config.fsdp_config) - {"fsdp_version"} <= known
