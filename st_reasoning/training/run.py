@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from st_reasoning.backbone import convert, fit_template, resolve, save_embedder
 from st_reasoning.config import to_mapping
-from st_reasoning.errors import ConversionError, InputError
+from st_reasoning.errors import ConversionError, InputError, unknown_name
 from st_reasoning.files import content_hash, refuse_existing
 from st_reasoning.training.checkpoints import Checkpoints
 from st_reasoning.training.data import TrainingData, load_data
@@ -173,6 +173,7 @@ def train(
         ConversionError: if the conversion cannot be proven, or the loss is not finite.
     """
     refuse_existing(output, overwrite=overwrite)
+    _refuse_unknown_trackers(arguments.get("report_to", "none"))
     data = load_data(recipe)
     model = convert(backbone, device=device, **recipe.conversion())
     order = _order(recipe, model, data, seed)
@@ -258,6 +259,18 @@ def _write(trainer: RecipeTrainer, recipe: TrainingRecipe, backbone: str, output
         merge_lora(model)
         save_embedder(model, output, **facts)
     trainer.accelerator.wait_for_everyone()
+
+
+def _refuse_unknown_trackers(names: str | list[str]) -> None:
+    """Refuse a tracker now that the trainer would refuse once everything is loaded."""
+    from transformers.integrations import integration_utils
+
+    known = integration_utils.INTEGRATION_TO_CALLBACK
+    for name in {names} - {"none", "all"} if isinstance(names, str) else names:
+        if name not in known:
+            raise unknown_name("tracker", name, known, where="report_to")
+        if name not in integration_utils.get_available_reporting_integrations():  # type: ignore[no-untyped-call]
+            raise InputError(f"reporting to {name} needs its package: pip install {name}")
 
 
 def world_size() -> int:

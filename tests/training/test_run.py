@@ -195,3 +195,14 @@ def test_fit_trains_by_the_recipe_too(
     assert set(lengths) - {0} == {len(model.tokenizer(prompt)["input_ids"])}
     with pytest.raises(InputError, match=r"fit cannot do 'lora'; use recipe\.trainer"):
         recipe(two_sets, lora=LoRA()).fit_arguments(model)
+
+
+def test_trackers_are_asked_for_before_anything_is_loaded(
+    tiny_llm: Path, two_sets: tuple[DataSet, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = recipe(two_sets, max_steps=1)
+    with pytest.raises(InputError, match="unknown tracker 'tensorbord': did you mean 'tensorboard'"):
+        train(settings, "./nowhere", tmp_path / "out", report_to=["tensorbord"])
+    monkeypatch.setattr("transformers.integrations.integration_utils.get_available_reporting_integrations", list)
+    with pytest.raises(InputError, match="reporting to tensorboard needs its package: pip install tensorboard"):
+        train(settings, "./nowhere", tmp_path / "out", report_to=["tensorboard"])
