@@ -87,7 +87,7 @@ class PackedInfoNCE(CachedLossMixin, nn.Module):
         model: SentenceTransformer,
         *,
         temperature: float = 0.02,
-        mini_batch_tokens: int | None = 8192,
+        mini_batch_tokens: int | None = 4096,
         gather_across_devices: bool = False,
         false_negatives: float | None = None,
         prompts: Sequence[str] = (),

@@ -51,6 +51,8 @@ def step(model: SentenceTransformer, make: Callable[[SentenceTransformer], Any],
     """Return loss and all gradients, [parameters], of a fresh copy of the model."""
     model = copy.deepcopy(model)
     loss = make(model)([dict(column) for column in columns], None)
+    if isinstance(loss, dict):  # the trainer adds up what has names
+        loss = sum(loss.values())
     # As gradient accumulation and loss scaling do.
     (loss / 4).backward()
     return float(loss.detach()), torch.cat([p.grad.flatten() for p in model.parameters()])

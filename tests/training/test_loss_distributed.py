@@ -1,4 +1,4 @@
-"""InfoNCE over two processes (gloo) against one process with the joined batch."""
+"""Both losses over two processes (gloo) against one process with the joined batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from accelerate import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 from sentence_transformers import SentenceTransformer
 
-from st_reasoning.backbone import convert
+from st_reasoning.backbone import convert, load_causal_lm
+from st_reasoning.training.hybrid import HybridLoss
 from st_reasoning.training.loss import PackedInfoNCE
 from st_reasoning.training.packing import pack
 from st_reasoning.training.trainer import wrap_layers
@@ -35,6 +36,12 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
+def make(model: SentenceTransformer, options: dict[str, Any], *, head: Any, gather: bool) -> list[Any]:
+    """Return InfoNCE, and with it the hybrid of the same."""
+    infonce = PackedInfoNCE(model, gather_across_devices=gather, **options)
+    return [infonce, HybridLoss(model, infonce, weight=0.3, head=head, mini_batch_tokens=100)]
+
+
 def work(rank: int, folder: Path, llm: Path) -> None:
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
@@ -43,15 +50,17 @@ def work(rank: int, folder: Path, llm: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
     model = convert(str(llm))
     columns = features(model, slice(5 * rank, 5 * rank + 5))
-    losses = [PackedInfoNCE(model, gather_across_devices=True, **options) for options in OPTIONS]
+    head = load_causal_lm(str(llm))[0].get_output_embeddings().weight  # type: ignore[operator]
+    losses = [loss for options in OPTIONS for loss in make(model, options, head=head, gather=True)]
     wrapped = DistributedDataParallel(model)
     found = []
     # Twice in a row, so that one step leaves nothing behind that spoils the next.
     for loss in losses * 2:
         # As SentenceTransformerTrainer does once accelerate has wrapped the model.
-        loss.model = wrapped  # type: ignore[assignment]
+        loss.model = wrapped
         model.zero_grad()
         value = loss(columns)
+        value = sum(value.values()) if isinstance(value, dict) else value
         value.backward()
         found.append((value.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])))
     torch.save(found, folder / f"{rank}.pt")
@@ -65,9 +74,14 @@ def test_two_processes_equal_one(tiny_llm: Path, tmp_path: Path) -> None:
     torch.multiprocessing.spawn(work, (tmp_path, tiny_llm), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     whole = features(model, slice(None))
-    expected = [step(model, lambda m, o=options: PackedInfoNCE(m, **o), whole) for options in OPTIONS]
+    head = load_causal_lm(str(tiny_llm))[0].get_output_embeddings().weight  # type: ignore[operator]
+    expected = [
+        step(model, lambda m, o=options, k=kind: make(m, o, head=head, gather=False)[k], whole)
+        for options in OPTIONS
+        for kind in (0, 1)
+    ]
     # The batch does hold false negatives.
-    assert expected[2][0] < expected[0][0] - 1e-3
+    assert expected[4][0] < expected[0][0] - 1e-3
     for (loss, gradient), (loss_0, gradient_0), (loss_1, gradient_1) in zip(expected * 2, *ranks, strict=True):
         # Each rank averages its own queries; DDP averages the gradients of the ranks.
         assert float((loss_0 + loss_1) / 2) == pytest.approx(loss, rel=1e-5)
