@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_reasoning.backbone import convert, fit_template, resolve, save_embedder
+from st_reasoning.backbone import conversion_of, convert, fit_template, load_causal_lm, resolve, save_embedder
 from st_reasoning.config import to_mapping
 from st_reasoning.errors import ConversionError, InputError, unknown_name
 from st_reasoning.files import content_hash, refuse_existing
@@ -19,7 +19,7 @@ from st_reasoning.training.held_out import evaluators, split
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from torch import nn
+    from torch import Tensor, nn
 
     from st_reasoning.training.recipe import TrainingRecipe
     from st_reasoning.training.trainer import RecipeTrainer
@@ -118,6 +118,7 @@ def build_loss(
     """Build the loss that a recipe describes; for the arguments see :class:`PackedInfoNCE`."""
     from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 
+    from st_reasoning.training.hybrid import HybridLoss
     from st_reasoning.training.loss import PackedInfoNCE
 
     loss: nn.Module = PackedInfoNCE(
@@ -134,7 +135,29 @@ def build_loss(
         if wrong:
             raise InputError(f"matryoshka: expected dimensions between 1 and {width - 1}, got {wrong[0]}")
         loss = MatryoshkaLoss(model, loss, [width, *sorted(recipe.matryoshka, reverse=True)])
+    if recipe.next_token_weight:
+        loss = HybridLoss(
+            model,
+            loss,
+            weight=recipe.next_token_weight,
+            head=_own_head(model),
+            mini_batch_tokens=recipe.mini_batch_tokens,
+        )
     return loss
+
+
+def _own_head(model: SentenceTransformer) -> Tensor | None:
+    """Return the language-model head of the backbone, [vocabulary, width], or None where its embeddings are the head.
+
+    The embedder does not have it any more, so the backbone is loaded once again.
+    """
+    transformer: Any = model[0].model
+    if transformer.config.get_text_config().tie_word_embeddings:
+        return None
+    conversion = conversion_of(model)
+    backbone: Any = load_causal_lm(conversion.backbone, dtype=conversion.dtype)[0]
+    head: Tensor = backbone.get_output_embeddings().weight
+    return head.detach().to(model.device)
 
 
 def train(
@@ -222,6 +245,7 @@ def _run(trainer: RecipeTrainer, recipe: TrainingRecipe, latest: Path | None, ba
     seconds = time.perf_counter() - start
     history = trainer.state.log_history
     losses = [float(entry["loss"]) for entry in history if "loss" in entry]
+    parts = {name: [float(entry[name]) for entry in history if name in entry] for name in ("contrastive", "next_token")}
     if not losses or not all(math.isfinite(loss) for loss in losses):
         raise ConversionError(f"training {backbone} gave no finite loss: {losses}")
     steps = trainer.state.global_step
@@ -233,6 +257,7 @@ def _run(trainer: RecipeTrainer, recipe: TrainingRecipe, latest: Path | None, ba
     return {
         "steps": steps,
         "losses": losses,
+        **({"parts": parts} if parts["next_token"] else {}),
         "scores": scores,
         "seconds": round(seconds, 1),
         "examples_per_second": round((steps - first) * recipe.batch_size / seconds, 3),

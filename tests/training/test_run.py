@@ -201,8 +201,22 @@ def test_trackers_are_asked_for_before_anything_is_loaded(
     tiny_llm: Path, two_sets: tuple[DataSet, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = recipe(two_sets, max_steps=1)
-    with pytest.raises(InputError, match="unknown tracker 'tensorbord': did you mean 'tensorboard'"):
+    with pytest.raises(InputError, match="unknown tracker 'tensorbord' in report_to: did you mean 'tensorboard'"):
         train(settings, "./nowhere", tmp_path / "out", report_to=["tensorbord"])
     monkeypatch.setattr("transformers.integrations.integration_utils.get_available_reporting_integrations", list)
     with pytest.raises(InputError, match="reporting to tensorboard needs its package: pip install tensorboard"):
         train(settings, "./nowhere", tmp_path / "out", report_to=["tensorboard"])
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=4, alpha=8, dropout=0.0)], ids=["full", "lora"])
+def test_a_hybrid_objective_is_one_key_of_the_recipe(
+    tiny_llm: Path, two_sets: tuple[DataSet, ...], tmp_path: Path, lora: LoRA | None
+) -> None:
+    """The head is the backbone's own here: the embedder has lost it, and the recipe finds it again."""
+    settings = recipe(two_sets, next_token_weight=0.5, epochs=4.0, learning_rate=1e-2 if lora else 2e-3, lora=lora)
+    facts = train(settings, str(tiny_llm), tmp_path / "out")
+    contrastive, next_token = facts["parts"]["contrastive"], facts["parts"]["next_token"]
+    assert len(contrastive) == len(next_token) == facts["steps"]
+    np.testing.assert_allclose(facts["losses"], np.add(contrastive, next_token), atol=2e-3)  # logs are rounded
+    assert np.mean(next_token[-4:]) < np.mean(next_token[:4])
+    assert probe_attention(SentenceTransformer(str(tmp_path / "out"))).attention == "bidirectional"
