@@ -35,7 +35,7 @@ def test_help_has_an_example(verb: list[str]) -> None:
 def test_convert_says_what_was_proven(tiny_llm: Path, tmp_path: Path) -> None:
     found = call("convert", tiny_llm, tmp_path / "out")
     assert found.exit_code == 0, found.output
-    assert "bidirectional attention under sdpa (proven: unpadded x8, padded x8" in found.stdout
+    assert "bidirectional attention under sdpa (proven: unpadded x5" in found.stdout
     found = call("convert", tiny_llm, tmp_path / "causal", "--attention", "causal", "--pooling", "last", "--json")
     facts = json.loads(found.stdout)
     assert (facts["attention"]["attention"], facts["pooling"]) == ("causal", "lasttoken")
