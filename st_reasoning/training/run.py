@@ -84,6 +84,8 @@ def build_trainer(
         "report_to": "none",
         "disable_tqdm": True,  # ours shows the same and the speed
         "dataloader_pin_memory": torch.cuda.is_available(),
+        # Every weight of a dense model has a gradient in every pass; looking for others costs a walk of the graph.
+        "ddp_find_unused_parameters": _has_experts(model),
     }
     if recipe.gradient_checkpointing:
         defaults |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
@@ -144,6 +146,13 @@ def build_loss(
             mini_batch_tokens=recipe.mini_batch_tokens,
         )
     return loss
+
+
+def _has_experts(model: SentenceTransformer) -> bool:
+    """Whether some weights may see no token of a batch."""
+    transformer: Any = model[0].model
+    settings = transformer.config.get_text_config().to_dict()
+    return any("expert" in name and isinstance(value, int) and value > 1 for name, value in settings.items())
 
 
 def _own_head(model: SentenceTransformer) -> Tensor | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers import AutoModelForCausalLM
 
 from st_reasoning.attention import probe_attention
 from st_reasoning.backbone import convert, read_record
@@ -220,3 +221,17 @@ def test_a_hybrid_objective_is_one_key_of_the_recipe(
     np.testing.assert_allclose(facts["losses"], np.add(contrastive, next_token), atol=2e-3)  # logs are rounded
     assert np.mean(next_token[-4:]) < np.mean(next_token[:4])
     assert probe_attention(SentenceTransformer(str(tmp_path / "out"))).attention == "bidirectional"
+
+
+def test_only_a_mixture_of_experts_looks_for_weights_without_a_gradient(
+    tiny_llm: Path, two_sets: tuple[DataSet, ...], tmp_path: Path
+) -> None:
+    from tests.backbone.architectures import tiny_config
+    from tests.models import make_tokenizer
+
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(tiny_config("mixtral")).save_pretrained(tmp_path / "mixtral")
+    make_tokenizer(tmp_path / "mixtral")
+    for backbone, expected in ((tiny_llm, False), (tmp_path / "mixtral", True)):
+        trainer = recipe(two_sets).trainer(convert(str(backbone)), seed=0)
+        assert trainer.args.ddp_find_unused_parameters is expected
