@@ -90,7 +90,7 @@ def build_trainer(
     if recipe.gradient_checkpointing:
         defaults |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     if given:
-        every = recipe.held_out.every if recipe.held_out else recipe.save_every or 1
+        every = recipe.held_out.every if recipe.held_out else 0.1  # of all steps
         defaults |= {"eval_strategy": "steps", "eval_steps": every, "eval_on_start": True}
     settings = SentenceTransformerTrainingArguments(**{**defaults, **arguments})
     if devices == 1:
@@ -207,7 +207,7 @@ def train(
     refuse_existing(output, overwrite=overwrite)
     _refuse_unknown_trackers(arguments.get("report_to", "none"))
     data = load_data(recipe)
-    model = convert(backbone, device=device, **recipe.conversion())
+    model = convert(backbone, device=device or _own_gpu(), **recipe.conversion())
     order = _order(recipe, model, data, seed)
     checkpoints = Checkpoints(
         output.with_name(f"{output.name}.checkpoints"),
@@ -305,6 +305,14 @@ def _refuse_unknown_trackers(names: str | list[str]) -> None:
             raise unknown_name("tracker", name, known, where="report_to")
         if name not in integration_utils.get_available_reporting_integrations():  # type: ignore[no-untyped-call]
             raise InputError(f"reporting to {name} needs its package: pip install {name}")
+
+
+def _own_gpu() -> str | None:
+    """Return the GPU of this process where a launcher has started several; left alone, all would load onto the first."""
+    import torch
+
+    rank = os.environ.get("LOCAL_RANK")
+    return f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else None
 
 
 def world_size() -> int:

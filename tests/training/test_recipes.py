@@ -32,7 +32,7 @@ def test_the_paper_to_the_letter() -> None:
         "gradient_checkpointing": True, "max_seq_length": 512, "evaluation_max_seq_length": 8192, "lora": None,
     }  # fmt: skip
     assert {key: getattr(paper, key) for key in expected} == expected
-    assert -(-1_603_172 // paper.batch_size) == 783  # 782 full batches and what is left
+    assert paper.max_steps == 1_603_172 // paper.batch_size == 782
     prompt = format_instruction(paper.instruction_template, "X")
     assert prompt == PAPER_TEMPLATE.replace("{instruction}", "X")
     assert prompt.startswith("Instruction: X")
