@@ -308,7 +308,7 @@ def _refuse_unknown_trackers(names: str | list[str]) -> None:
 
 
 def _own_gpu() -> str | None:
-    """Return the GPU of this process where a launcher has started several; left alone, all would load onto the first."""
+    """Return the GPU of this process where a launcher has started several; else all would load onto the first."""
     import torch
 
     rank = os.environ.get("LOCAL_RANK")
