@@ -17,13 +17,12 @@ from torch import Tensor
 from st_reasoning.errors import InputError, unknown_name
 from st_reasoning.hrsa.measures._check import check_layers, check_pair
 from st_reasoning.hrsa.measures.columns import FLOAT32_RUN, column_means, row_blocks
+from st_reasoning.hrsa.measures.moments import NO_VARIANCE
 
 Estimator = Literal["biased", "debiased"]
 
 # Bytes of Gram tiles held at once; tiles of some 500 to 1000 rows hide the cost of centring their rows.
 _TILE_BYTES = 128 << 20
-# Below this share of its raw second moment, what is left after centring is float64 rounding.
-_NO_VARIANCE = 1e-26
 
 
 def linear_cka(x: Tensor, y: Tensor, *, estimator: Estimator = "biased") -> float:
@@ -159,7 +158,7 @@ class _Layer:
             norms.append((block - self.mean).square().sum(dim=1))
         squared = torch.cat(norms)
         total = float(squared.sum())
-        if total <= _NO_VARIANCE * raw:
+        if total <= NO_VARIANCE * raw:
             raise InputError(f"{name}: expected rows that differ, got the same row {self.rows_count} times")
         self.factor = math.sqrt(self.rows_count / total)
         self.squared_norms = squared * (self.rows_count / total)  # a [n]; sums to n
