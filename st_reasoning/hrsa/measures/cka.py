@@ -17,6 +17,7 @@ from torch import Tensor
 from st_reasoning.errors import InputError, unknown_name
 from st_reasoning.hrsa.measures._check import check_layers, check_pair
 from st_reasoning.hrsa.measures.columns import FLOAT32_RUN, column_means, row_blocks
+from st_reasoning.hrsa.measures.minibatch import ratio
 from st_reasoning.hrsa.measures.moments import NO_VARIANCE
 
 Estimator = Literal["biased", "debiased"]
@@ -179,7 +180,7 @@ def _statistics(xs: Sequence[Tensor], ys: Sequence[Tensor], route: Literal["feat
     cross, own_a, own_b = by_route(layers_a, layers_b)
     diagonal, diagonal_a, diagonal_b = norms_a @ norms_b.T, norms_a.square().sum(1), norms_b.square().sum(1)
 
-    biased = _ratio(cross + diagonal, own_a + diagonal_a, own_b + diagonal_b)
+    biased = ratio(cross + diagonal, own_a + diagonal_a, own_b + diagonal_b)
     debiased = torch.full_like(biased, torch.nan)
     if n >= _min_rows("debiased"):
         # The trace of each K is n, see _Layer.
@@ -189,15 +190,8 @@ def _statistics(xs: Sequence[Tensor], ys: Sequence[Tensor], route: Literal["feat
             for total, products in ((cross, diagonal), (own_a, diagonal_a), (own_b, diagonal_b))
         )
         # HSIC_1 of a layer with itself is a squared length; below the floor it is what rounding left of zero.
-        debiased = _ratio(hsic, hsic_a, hsic_b, floor=1e-6 * constant)
+        debiased = ratio(hsic, hsic_a, hsic_b, floor=1e-6 * constant)
     return LinearCKA(biased, debiased, (n * n / (own_a + diagonal_a)).cpu(), (n * n / (own_b + diagonal_b)).cpu())
-
-
-def _ratio(cross: Tensor, own_a: Tensor, own_b: Tensor, *, floor: float = 0.0) -> Tensor:
-    """Return cross [L_a, L_b] over the roots of both normalisers, NaN where one is not above the floor."""
-    # The roots are taken apart: the product of two normalisers can overflow where neither of them does.
-    lengths_a, lengths_b = (torch.where(own > floor, own, torch.nan).sqrt() for own in (own_a, own_b))
-    return (cross / lengths_a[:, None] / lengths_b[None, :]).cpu()
 
 
 def _off_diagonal_by_features(layers_a: list[_Layer], layers_b: list[_Layer]) -> tuple[Tensor, Tensor, Tensor]:
