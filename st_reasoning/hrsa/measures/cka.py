@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -118,6 +118,11 @@ def linear_cka_statistics(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> LinearC
         InputError: as :func:`linear_cka_matrix`, except for undefined debiased values.
     """
     check_layers(xs, ys, min_rows=_min_rows("debiased"))
+    return statistics(xs, ys)
+
+
+def statistics(xs: Sequence[Any], ys: Sequence[Any]) -> LinearCKA:
+    """Do the same for layers that need not be tensors: slices of rows, shape, dtype and device are enough."""
     return _statistics(xs, ys, cheaper_route(xs, ys))
 
 
