@@ -87,7 +87,7 @@ class Tokens:
             raise InputError("texts: expected at least 2, one to fit Procrustes on and one to score it on, got 1")
         if max(settings.k) >= n:
             raise InputError(f"k: expected less than the {n} tokens of the texts, got {max(settings.k)}")
-        sinks = tuple(_sinks(side, settings.sink_ratio) for side in norms)
+        sinks = tuple(sinks_of(side, settings.sink_ratio) for side in norms)
         anywhere = sinks[0].any(dim=0) | sinks[1].any(dim=0)
         held_out = split(n, sentences, settings.test_share, settings.seed)
         order = torch.from_numpy(np.lexsort((keys.numpy(), held_out.numpy(), anywhere.numpy())))
@@ -102,7 +102,7 @@ class Tokens:
         )
 
 
-def _sinks(norms: Tensor, ratio: float) -> Tensor:
+def sinks_of(norms: Tensor, ratio: float) -> Tensor:
     """Return which rows are longer than ``ratio`` times the median row of their layer, for lengths [L, n]."""
     return norms.double() > ratio * norms.double().median(dim=1, keepdim=True).values
 
@@ -148,7 +148,7 @@ def measure(
         raw = guarded = None
         if same_width:
             with watch.part("procrustes"):
-                raw, guarded = _procrustes(stores, tokens, shared, (a, b), settings)
+                raw, guarded = _procrustes(stores, tokens, shared, (a, b))
         with watch.part("knn_overlap"):
             overlap = near.overlap(a, b)
         entry = {
@@ -194,9 +194,9 @@ class _Shared:
     """What is computed for all layers at once; ``kept`` means without sinks, and is None if they are too few."""
 
     columns: tuple[list[Columns], list[Columns]]
-    whole: measures.LinearCKA
-    kept: measures.LinearCKA | None
-    standardised: list[measures.LinearCKA]
+    whole: measures.CKAMatrices
+    kept: measures.CKAMatrices | None
+    standardised: list[measures.CKAMatrices]
     correlation: Tensor | None
     kept_correlation: Tensor | None
 
@@ -250,26 +250,23 @@ def _both_sides(stores: Stores, n: int) -> tuple[list[Columns], list[Columns]]:
 
 
 def _procrustes(
-    stores: Stores, tokens: Tokens, shared: _Shared, pair: tuple[int, int], settings: Settings
+    stores: Stores, tokens: Tokens, shared: _Shared, pair: tuple[int, int]
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the map from all fitted tokens, and the one from those that are no sinks."""
     columns = shared.columns[0][pair[0]], shared.columns[1][pair[1]]
     parts: list[Moments] = []
     for start, stop in tokens.segments():
         x, y = (store.read(layer, start, stop) for store, layer in zip(stores, pair, strict=True))
-        if settings.estimator == "fast":
-            parts.append(fast.moments(x, y, columns))
-        else:
-            found = Moments.about(columns[0].mean, columns[1].mean)
-            found.add(x, y)
-            parts.append(found)
+        # float64 also for "fast": float32 products of few distinct rows look as if they determined the map.
+        parts.append(Moments.about(columns[0].mean, columns[1].mean))
+        parts[-1].add(x, y)
     raw = _procrustes_entry(solve([parts[0], parts[2]], [parts[1], parts[3]]))
     if tokens.kept == len(tokens.order):
         return raw, raw
     return raw, _procrustes_entry(solve(parts[:1], parts[1:2])) if tokens.usable else None
 
 
-def _procrustes_entry(found: measures.Procrustes) -> dict[str, Any]:
+def _procrustes_entry(found: measures.ProcrustesFit) -> dict[str, Any]:
     return {
         "inverse_row_entropy": found.inverse_row_entropy,
         "chance": measures.inverse_row_entropy_chance(found.map.shape[0]),
@@ -339,7 +336,7 @@ def _correlation(shared: _Shared, a: int, b: int, names: tuple[str, str]) -> dic
     }
 
 
-def _linear_cka(cka: measures.LinearCKA, a: int, b: int, n: int, stores: Stores) -> dict[str, Any]:
+def _linear_cka(cka: measures.CKAMatrices, a: int, b: int, n: int, stores: Stores) -> dict[str, Any]:
     ranks = float(cka.effective_rank_x[a]), float(cka.effective_rank_y[b])
     return {
         **_cell(cka, a, b),
@@ -417,7 +414,7 @@ def _omitted(stores: Stores, labels: Sequence[Hashable] | None, *, probed: bool,
     return omitted
 
 
-def _cell(cka: measures.LinearCKA, a: int, b: int) -> dict[str, float | None]:
+def _cell(cka: measures.CKAMatrices, a: int, b: int) -> dict[str, float | None]:
     return {"biased": _number(cka.biased[a, b]), "debiased": _number(cka.debiased[a, b])}
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa import compute
 from st_reasoning.hrsa.chunk import Chunk
+from st_reasoning.hrsa.measures.sampling import hashed
 from st_reasoning.hrsa.settings import Settings, Stopwatch
 from st_reasoning.hrsa.store import Store
 
@@ -51,11 +52,10 @@ class Engine:
         self.settings = settings if settings is not None else Settings()
         self.names, self.labels, self.progress = names, labels, progress
         self.watch = stopwatch if stopwatch is not None else Stopwatch()
-        self.tokens_seen = 0
         self._folder = tempfile.TemporaryDirectory(prefix="hrsa-", dir=scratch)
         self._stores: tuple[Store, Store] | None = None
         self._pooled: tuple[Store, Store] | None = None
-        self._texts: set[int] = set()
+        self._texts: dict[int, int] = {}  # tokens of each text
         self._pooled_texts: list[int] = []
         self._keys, self._types, self._ranks = (torch.empty(0, dtype=torch.int64) for _ in range(3))
         self._norms: tuple[Tensor, Tensor] | None = None
@@ -74,6 +74,11 @@ class Engine:
             store.close()
         self._folder.cleanup()
 
+    @property
+    def tokens_seen(self) -> int:
+        """Tokens of all chunks, of which ``"fast"`` may have drawn a part."""
+        return sum(self._texts.values())
+
     def update(self, chunk: Chunk) -> None:
         """Add the states of some whole texts.
 
@@ -88,8 +93,8 @@ class Engine:
             norms = (_norms(chunk.a, self.names[0]), _norms(chunk.b, self.names[1]))
             starts = torch.searchsorted(chunk.sentences.contiguous(), chunk.sentences)
             keys = chunk.sentences * _PLACES + torch.arange(len(starts)) - starts
-            self._texts |= set(chunk.texts.tolist())
-            self.tokens_seen += len(keys)
+            counts = chunk.sentences.unique_consecutive(return_counts=True)[1]
+            self._texts |= dict(zip(chunk.texts.tolist(), counts.tolist(), strict=True))
             taken, slots = self._take(keys, chunk.types, norms)
             for store, states in zip(self._stores, (chunk.a, chunk.b), strict=True):
                 store.write(states if len(taken) == len(keys) else states[:, taken], slots)
@@ -163,7 +168,7 @@ class Engine:
     def _take(self, keys: Tensor, types: Tensor, norms: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Return which new tokens are kept, and the slots of their rows; older ones may lose theirs."""
         assert self._norms is not None
-        ranks = _hash(keys, self.settings.seed)
+        ranks = hashed(keys, self.settings.seed)
         old, limit = len(self._keys), self.settings.tokens if self.settings.estimator == "fast" else None
         if limit is None or old + len(keys) <= limit:
             taken, slots = torch.arange(len(keys)), torch.arange(old, old + len(keys))
@@ -199,7 +204,7 @@ class Engine:
                     )
         if chunk.types.shape != (n,) or (chunk.sentences.diff() < 0).any():
             raise InputError("chunk: expected a type and a sentence for each token, sentences non-decreasing")
-        again = self._texts & set(chunk.texts.tolist())
+        again = self._texts.keys() & set(chunk.texts.tolist())
         if again or not torch.equal(chunk.sentences.unique(), chunk.texts):
             said = f"got {min(again)} again" if again else "got tokens of others"
             raise InputError(f"chunk.texts: expected each text once and whole, {said}")
@@ -231,16 +236,13 @@ class _Merged:
         engine._stores = self._rows(engine._stores, [len(fact[0]) for fact in facts], order, "")
         engine._keys, engine._types, engine._ranks = keys[order], types[order], ranks[order]
         engine._norms = (both[0][:, order], both[1][:, order])
-        engine._texts = set().union(*(fact[5] for fact in facts))
-        counts = [None] * len(facts)
-        dist.all_gather_object(counts, engine.tokens_seen, group=self.group)
+        engine._texts = {text: count for fact in facts for text, count in fact[5].items()}
         if self.pools:
             texts = torch.tensor([text for fact in facts for text in fact[6]])
             order = texts.argsort(stable=True)
             order = order[torch.cat([torch.ones(1, dtype=torch.bool), texts[order].diff() != 0])]
             engine._pooled = self._rows(engine._pooled, [len(fact[6]) for fact in facts], order, "pooled_")
             engine._pooled_texts = texts[order].tolist()
-        engine.tokens_seen = sum(count for count in counts if count is not None)
 
     def _rows(self, old: tuple[Store, Store] | None, counts: list[int], order: Tensor, name: str) -> tuple[Store, Store]:
         stores = []
@@ -268,11 +270,3 @@ def _norms(states: Tensor, name: str) -> Tensor:
         layer = int((~torch.isfinite(norms)).any(dim=1).nonzero()[0])
         raise InputError(f"model {name}: expected finite hidden states, got NaN or infinity at layer {layer}")
     return norms
-
-
-def _hash(keys: Tensor, seed: int) -> Tensor:
-    """Return a random-looking number for each key, the same everywhere (the finaliser of splitmix64)."""
-    mixed = keys + torch.tensor(seed + 1) * -7046029254386353131  # as a tensor it wraps around
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        mixed = (mixed ^ ((mixed >> shift) & ((1 << (64 - shift)) - 1))) * factor
-    return mixed ^ ((mixed >> 31) & ((1 << 33) - 1))

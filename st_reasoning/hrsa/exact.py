@@ -18,7 +18,7 @@ def linear_cka(
 ) -> AllCKA:
     """Return CKA of the first n rows, of the first n_kept, and of matched layers with standardised columns."""
 
-    def over(rows: int) -> measures.LinearCKA:
+    def over(rows: int) -> measures.CKAMatrices:
         return statistics(*([store.layer(number, rows) for number in range(len(store))] for store in stores))
 
     whole = over(n)

@@ -15,7 +15,6 @@ from st_reasoning.errors import InputError
 from st_reasoning.hrsa import measures
 from st_reasoning.hrsa.measures.columns import FLOAT32_RUN
 from st_reasoning.hrsa.measures.minibatch import MinibatchHSIC, draw_minibatches
-from st_reasoning.hrsa.measures.moments import Moments
 from st_reasoning.hrsa.store import Store
 
 # Bytes of Gram matrices, or of standardised rows of all layers, held at once.
@@ -119,38 +118,13 @@ def correlation(stores: tuple[Store, Store], columns: tuple[list[Columns], list[
     return total / used
 
 
-def moments(x: Tensor, y: Tensor, columns: tuple[Columns, Columns]) -> Moments:
-    """Return the moments of some rows from float32 products of standardised columns.
-
-    In units of its own deviation a column keeps float32's digits, however large another one is.
-    """
-    scaled, units = [], []
-    for rows, found in zip((x, y), columns, strict=True):
-        units.append(torch.where(found.constant, 1.0, found.variance.sqrt()))
-        scaled.append((rows - found.mean.float()) * (1 / units[-1]).float())
-    (z, w), (s, t) = scaled, units
-    product = torch.zeros(len(s), len(t), dtype=torch.float64)
-    for start in range(0, len(z), FLOAT32_RUN):
-        product += (z[start : start + FLOAT32_RUN].T @ w[start : start + FLOAT32_RUN]).double()
-    return Moments(
-        rows=torch.tensor(float(len(z)), dtype=torch.float64),
-        at_x=columns[0].mean.float().double(),
-        at_y=columns[1].mean.float().double(),
-        x=z.sum(dim=0).double() * s,
-        y=w.sum(dim=0).double() * t,
-        xx=z.square().sum(dim=0).double() @ s.square(),
-        yy=w.square().sum(dim=0).double() @ t.square(),
-        xy=product * s[:, None] * t[None, :],
-    )
-
-
 @dataclass(frozen=True)
 class AllCKA:
     """Minibatch CKA of all tokens, of those that are no sinks, and of matched layers with standardised columns."""
 
-    whole: measures.LinearCKA
-    kept: measures.LinearCKA | None
-    standardised: list[measures.LinearCKA]
+    whole: measures.CKAMatrices
+    kept: measures.CKAMatrices | None
+    standardised: list[measures.CKAMatrices]
 
 
 def linear_cka(
@@ -215,9 +189,9 @@ def linear_cka(
         if kept_rows and kept_rows < n:
             guarded.add(grams, present & (batch < kept_rows), count_a)
 
-    def result(hsic: MinibatchHSIC, squares_a: Tensor, squares_b: Tensor) -> measures.LinearCKA:
+    def result(hsic: MinibatchHSIC, squares_a: Tensor, squares_b: Tensor) -> measures.CKAMatrices:
         biased, own_a, own_b = hsic.biased(squares_a, squares_b)
-        return measures.LinearCKA(
+        return measures.CKAMatrices(
             biased=biased.clamp(0, 1),
             debiased=hsic.debiased(),
             effective_rank_x=squares_a.sum(dim=1).square() / own_a,

@@ -65,12 +65,12 @@ class Moments:
             self._add_block(x[start:stop].double() - self.at_x, y[start:stop].double() - self.at_y)
 
     def _add_block(self, x: Tensor, y: Tensor) -> None:
-        self.rows += x.shape[0]
-        self.x += x.sum(dim=0)
-        self.y += y.sum(dim=0)
-        self.xx += x.T @ x if self.xx.ndim else x.square().sum()
-        self.yy += y.T @ y if self.yy.ndim else y.square().sum()
-        self.xy.addmm_(x.T, y)
+        # Not in place: the sums may be those a metric will be reset to.
+        self.rows = self.rows + x.shape[0]
+        self.x, self.y = self.x + x.sum(dim=0), self.y + y.sum(dim=0)
+        self.xx = self.xx + (x.T @ x if self.xx.ndim else x.square().sum())
+        self.yy = self.yy + (y.T @ y if self.yy.ndim else y.square().sum())
+        self.xy = torch.addmm(self.xy, x.T, y)
 
     def moved(self, to_x: Tensor, to_y: Tensor) -> Moments:
         """Return the same moments about other references."""
@@ -109,3 +109,63 @@ def summed(parts: Sequence[Moments], at_x: Tensor, at_y: Tensor) -> Moments:
         field.name: torch.stack([getattr(part, field.name) for part in moved]).sum(dim=0) for field in fields(Moments)
     }
     return Moments(**{**sums, "at_x": at_x, "at_y": at_y})
+
+
+@dataclass
+class Norms:
+    """Fourth moments of paired rows: what debiased CKA needs beside the second ones.
+
+    With u, v the rows less their references: sums of |u|^4, |v|^4 and |u|^2 |v|^2, [], and of |u|^2 and |v|^2 times each
+    of u [d_x] and v [d_y].
+    """
+
+    xx: Tensor
+    yy: Tensor
+    xy: Tensor
+    x: Tensor
+    y: Tensor
+    by_x: Tensor
+    x_by_y: Tensor
+    y_by_x: Tensor
+    by_y: Tensor
+
+    @classmethod
+    def zero(cls, d_x: int, d_y: int) -> Norms:
+        """Return the moments of no rows."""
+        zero = torch.zeros((), dtype=torch.float64).new_zeros
+        return cls(zero(()), zero(()), zero(()), zero(()), zero(()), zero(d_x), zero(d_y), zero(d_x), zero(d_y))
+
+    def add(self, u: Tensor, v: Tensor) -> None:
+        """Add rows u [n, d_x] and v [n, d_y], less their references, float64."""
+        p, q = u.square().sum(dim=1), v.square().sum(dim=1)
+        self.xx, self.yy, self.xy = self.xx + p @ p, self.yy + q @ q, self.xy + p @ q
+        self.x, self.y = self.x + p.sum(), self.y + q.sum()
+        self.by_x, self.x_by_y = self.by_x + p @ u, self.x_by_y + p @ v
+        self.y_by_x, self.by_y = self.y_by_x + q @ u, self.by_y + q @ v
+
+    def about(self, second: Moments, at_x: Tensor, at_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the sums of a_i^2, b_i^2 and a_i b_i, a_i = |x_i - at_x|^2 and b_i = |y_i - at_y|^2.
+
+        Args:
+            second: The second moments of the same rows about the same references.
+            at_x: [d_x].
+            at_y: [d_y].
+        """
+        a, b, n = at_x - second.at_x, at_y - second.at_y, second.rows
+
+        def product(pq: Tensor, p: tuple[Tensor, ...], q: tuple[Tensor, ...], cross: Tensor) -> Tensor:
+            # |u - a|^2 = p - 2 u.a + a.a, times the same of v: nine sums.
+            (p_sum, p_by_v, u_sum, a), (q_sum, q_by_u, v_sum, b) = p, q
+            return (
+                pq - 2 * p_by_v @ b + b @ b * p_sum
+                - 2 * q_by_u @ a + 4 * a @ cross @ b - 2 * (b @ b) * (u_sum @ a)
+                + a @ a * q_sum - 2 * (a @ a) * (v_sum @ b) + n * (a @ a) * (b @ b)
+            )  # fmt: skip
+
+        x = (self.x, self.by_x, second.x, a)
+        y = (self.y, self.by_y, second.y, b)
+        return (
+            product(self.xx, x, x, second.xx),
+            product(self.yy, y, y, second.yy),
+            product(self.xy, (self.x, self.x_by_y, second.x, a), (self.y, self.y_by_x, second.y, b), second.xy),
+        )

@@ -20,7 +20,7 @@ from st_reasoning.hrsa.measures.moments import NO_VARIANCE, Moments, means, summ
 
 
 @dataclass(frozen=True)
-class Procrustes:
+class ProcrustesFit:
     """An orthogonal map fitted on some rows and scored on others.
 
     Attributes:
@@ -60,7 +60,7 @@ def procrustes(
     test_share: float = 0.2,
     seed: int = 0,
     held_out: Tensor | None = None,
-) -> Procrustes:
+) -> ProcrustesFit:
     """Fit the orthogonal map from x to y on part of the rows and score it on the rest.
 
     O = U V' with X'Y = U S V' minimises |X O - Y|_F over orthogonal O (Schoenemann 1966). All of it is
@@ -95,7 +95,7 @@ def moments(x: Tensor, y: Tensor) -> Moments:
     return found
 
 
-def solve(train: Sequence[Moments], test: Sequence[Moments]) -> Procrustes:
+def solve(train: Sequence[Moments], test: Sequence[Moments]) -> ProcrustesFit:
     """Return the map that the moments of some rows determine, scored on those of others.
 
     |s X O - Y|^2 = s^2 |X|^2 + |Y|^2 - 2 s tr(O' X'Y), so that no row is needed again.
@@ -125,7 +125,7 @@ def solve(train: Sequence[Moments], test: Sequence[Moments]) -> Procrustes:
     # Rank cannot exceed the rows that are left after centring; rounding of a huge leading value may say
     # otherwise.
     rank = min(int((singular > threshold).sum()), train_rows - 1)
-    return Procrustes(
+    return ProcrustesFit(
         map=fitted,
         scale=scale,
         inverse_row_entropy=inverse_row_entropy(fitted),
