@@ -20,7 +20,7 @@ from st_reasoning.hrsa.measures.correlation import dimension_correlation, dimens
 from st_reasoning.hrsa.measures.neighbours import knn_overlap
 from st_reasoning.hrsa.measures.probe import ProbeTransfer, check_labels, linear_probe_transfer
 from st_reasoning.hrsa.measures.procrustes import ProcrustesFit, inverse_row_entropy, procrustes
-from st_reasoning.hrsa.measures.table import TABLE, Change, Measure
+from st_reasoning.hrsa.measures.table import TABLE, Change, Measure, register
 
 __all__ = [
     "TABLE",
@@ -47,6 +47,7 @@ __all__ = [
     "linear_probe_transfer",
     "min_rows",
     "procrustes",
+    "register",
     "standardised",
     "top_dimension_share",
 ]
