@@ -12,8 +12,9 @@ from st_reasoning.config import versions
 from st_reasoning.errors import InputError
 from st_reasoning.files import content_hash
 from st_reasoning.hrsa.activations import hidden_states, tokenise, transformer
-from st_reasoning.hrsa.compare import Settings, Stopwatch, compare
+from st_reasoning.hrsa.compare import compare
 from st_reasoning.hrsa.measures import check_labels
+from st_reasoning.hrsa.settings import Precision, Settings, Stopwatch
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -32,6 +33,7 @@ def panel(
     seed: int = 0,
     sink_ratio: float = 10.0,
     test_share: float = 0.2,
+    estimator: Precision = "fast",
     batch_tokens: int = 4096,
     max_tokens: int | None = None,
     progress: bool = True,
@@ -47,8 +49,9 @@ def panel(
         k: Numbers of neighbours.
         names: What the models are called in the result.
         seed: Of the Procrustes and probe splits.
-        sink_ratio: See :class:`~st_reasoning.hrsa.compare.Settings`.
+        sink_ratio: See :class:`~st_reasoning.hrsa.settings.Settings`.
         test_share: Share of sentences Procrustes and the probe are scored on.
+        estimator: ``"fast"`` or ``"exact"``, see :class:`~st_reasoning.hrsa.settings.Settings`.
         batch_tokens: Positions per forward pass, pads included.
         max_tokens: Longer texts are cut; by default at each model's ``max_seq_length``.
         progress: Whether to show progress bars.
@@ -64,7 +67,9 @@ def panel(
         InputError: for texts, labels or models that cannot be compared; tokens are compared before anything
             is run.
     """
-    settings = Settings(k=tuple(sorted(set(k))), seed=seed, sink_ratio=sink_ratio, test_share=test_share)
+    settings = Settings(
+        k=tuple(sorted(set(k))), seed=seed, sink_ratio=sink_ratio, test_share=test_share, estimator=estimator
+    )
     if len(set(names)) != 2 or not all(names) or "either" in names:
         raise InputError(f"names: expected two different names, neither of them 'either', got {names}")
     models = (model_a, model_b)
@@ -103,6 +108,10 @@ def panel(
             "seed": settings.seed,
             "sink_ratio": settings.sink_ratio,
             "test_share": settings.test_share,
+            "estimator": settings.estimator,
+            "tokens": settings.tokens,
+            "queries": settings.queries,
+            "minibatch": settings.minibatch,
             "max_tokens": max_tokens,
             "batch_tokens": batch_tokens,
             "labels": None if labels is None else content_hash([str(label) for label in labels]),

@@ -74,6 +74,9 @@ def summary(panel: dict[str, Any]) -> str:
     ]
     if any(layer["procrustes"] and not layer["procrustes"]["determined"] for layer in panel["layers"]):
         notes.append("?: too few tokens determine the rotation")
+    if models[0]["layers"] != models[1]["layers"]:
+        pairs = ", ".join(f"{layer['layer']} with {layer['matched_layer']}" for layer in panel["layers"])
+        notes.append(f"layers matched by relative depth: {pairs}")
     notes += [f"{measure} omitted: {reason}" for measure, reason in panel["omitted"].items()]
     return "\n".join([*head, *table, "", *notes])
 

@@ -348,9 +348,9 @@ def test_malformed_input_is_named(bad, message):
 
 
 def test_ties_are_broken_in_row_order():
-    from st_reasoning.hrsa.measures.neighbours import _neighbours
+    from st_reasoning.hrsa.measures.neighbours import neighbours
 
-    near = _neighbours(torch.full((300, 4), 0.5), 0, 300, 3)
+    near = neighbours(torch.full((300, 4), 0.5), torch.arange(300), [3]).all
     assert near[0].tolist() == [1, 2, 3]
     assert near[1].tolist() == [0, 2, 3]
     assert (near[3:] == torch.tensor([0, 1, 2])).all()

@@ -12,7 +12,7 @@ import torch
 
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa import Activations, Settings, compare, draw, measures, panel, summary, write
-from st_reasoning.hrsa.compare import sink_tokens
+from st_reasoning.hrsa.compute import sinks_of
 
 PICTURES = {"linear_cka", "dimension_correlation", "procrustes", "knn_overlap", "linear_probe"}
 
@@ -24,7 +24,9 @@ def labels(texts):
 
 @pytest.fixture(scope="module")
 def record(tiny, noisy, texts, labels):
-    return panel(tiny, noisy, texts, labels=labels, k=(5, 2), names=("clean", "noisy"), progress=False)
+    return panel(
+        tiny, noisy, texts, labels=labels, k=(5, 2), names=("clean", "noisy"), estimator="exact", progress=False
+    )
 
 
 def activations(states: list[torch.Tensor], sentences: int) -> Activations:
@@ -44,8 +46,8 @@ def test_model_against_itself_is_one_everywhere(tiny, texts, labels):
     record = panel(tiny, copy.deepcopy(tiny), texts, labels=labels, k=(2, 5), progress=False)
     for layer in record["layers"]:
         assert layer["dimension_correlation"]["value"] == pytest.approx(1, abs=1e-6)
-        assert layer["linear_cka"]["biased"] == pytest.approx(1, abs=1e-6)
-        assert layer["linear_cka"]["debiased"] == pytest.approx(1, abs=1e-6)
+        assert layer["linear_cka"]["biased"] == pytest.approx(1, abs=1e-5)
+        assert layer["linear_cka"]["debiased"] == pytest.approx(1, abs=1e-5)
         assert [entry["value"] for entry in layer["knn_overlap"].values()] == [1, 1]
         assert layer["procrustes"]["residual"] < 1e-10
         assert layer["linear_probe"]["difference"] == 0
@@ -64,8 +66,11 @@ def test_values_are_those_of_the_measures(record, tiny, noisy, texts):
         assert layer["layer"] == guard["layer"] == number
         assert layer["linear_cka"]["biased"] == pytest.approx(measures.linear_cka(x, y), abs=1e-6)
         assert layer["dimension_correlation"]["value"] == pytest.approx(measures.dimension_correlation(x, y), abs=1e-6)
-        assert {int(k): e["value"] for k, e in layer["knn_overlap"].items()} == measures.knn_overlap(x, y, k=(2, 5))
-        assert layer["procrustes"]["residual"] == measures.procrustes(x, y, groups=a.sentence).residual
+        near = {int(k): e["value"] for k, e in layer["knn_overlap"].items()}
+        # Rows come in another order: of texts that begin alike, float32 near-ties may fall the other way.
+        assert near == pytest.approx(measures.knn_overlap(x, y, k=(2, 5)), abs=0.02)
+        residual = measures.procrustes(x, y, groups=a.sentence).residual
+        assert layer["procrustes"]["residual"] == pytest.approx(residual, rel=1e-9)
         assert guard["effective_rank"]["noisy"] == pytest.approx(measures.effective_rank(y), rel=1e-5)
     cross = measures.linear_cka(a.states[1], b.states[3])
     assert record["matrices"]["linear_cka"][1][3] == pytest.approx(cross, abs=1e-6)
@@ -157,8 +162,9 @@ def test_sinks_are_counted_left_out_and_shown_beside_the_raw_value():
 def test_sink_tokens_are_relative_to_the_median():
     x = torch.ones(9, 4)
     x[3] *= 11
-    assert sink_tokens(x, 10).nonzero().flatten().tolist() == [3]
-    assert torch.equal(sink_tokens(x, 10), sink_tokens(1e-3 * x, 10))
+    norms = x.norm(dim=1)[None]
+    assert sinks_of(norms, 10).nonzero().tolist() == [[0, 3]]
+    assert torch.equal(sinks_of(norms, 10), sinks_of(1e-3 * norms, 10))
 
 
 def test_undefined_debiased_value_is_null_not_nan():
@@ -182,9 +188,17 @@ def test_other_width_leaves_out_what_pairs_dimensions(make_model, texts, labels,
     assert "procrustes omitted: widths differ" in summary(record)
 
 
+def test_other_depth_is_matched_by_relative_depth(make_model, tiny, texts):
+    record = panel(tiny, make_model(layers=2), texts, k=[2], estimator="exact", progress=False)
+    assert [(layer["layer"], layer["matched_layer"]) for layer in record["layers"]] == [(0, 0), (1, 1), (2, 1), (3, 2)]
+    matrix = record["matrices"]["linear_cka"]
+    assert (len(matrix), len(matrix[0])) == (4, 3)
+    assert record["layers"][2]["linear_cka"]["biased"] == matrix[2][1]
+    assert record["layers"][3]["dimension_correlation"]["value"] == record["matrices"]["dimension_correlation"][3][2]
+    assert "matched" in summary(record)
+
+
 def test_models_that_cannot_be_compared_are_refused(make_model, tiny, texts, labels):
-    with pytest.raises(InputError, match="same number of layers, got 3 and 2"):
-        panel(tiny, make_model(layers=2), texts, k=[2], progress=False)
     shuffled = make_model(words=["one", "zero", "two", "three"])
     with pytest.raises(
         InputError, match=r"texts\[1\]: expected the same tokens .* 3 \(3 4 1\) from a and 3 \(3 4 2\) from b"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,13 +17,13 @@ from torch import Tensor
 from st_reasoning.errors import InputError, unknown_name
 from st_reasoning.hrsa.measures._check import check_layers, check_pair
 from st_reasoning.hrsa.measures.columns import FLOAT32_RUN, column_means, row_blocks
+from st_reasoning.hrsa.measures.minibatch import ratio
+from st_reasoning.hrsa.measures.moments import NO_VARIANCE, Moments, Norms, means, summed
 
 Estimator = Literal["biased", "debiased"]
 
 # Bytes of Gram tiles held at once; tiles of some 500 to 1000 rows hide the cost of centring their rows.
 _TILE_BYTES = 128 << 20
-# Below this share of its raw second moment, what is left after centring is float64 rounding.
-_NO_VARIANCE = 1e-26
 
 
 def linear_cka(x: Tensor, y: Tensor, *, estimator: Estimator = "biased") -> float:
@@ -36,7 +36,7 @@ def linear_cka(x: Tensor, y: Tensor, *, estimator: Estimator = "biased") -> floa
         y: [n, d_y].
         estimator: ``"biased"`` or ``"debiased"``.
     """
-    check_pair(x, y, min_rows=_min_rows(estimator))
+    check_pair(x, y, min_rows=min_rows(estimator))
     return float(linear_cka_matrix([x], [y], estimator=estimator)[0, 0])
 
 
@@ -77,7 +77,7 @@ def linear_cka_matrix(xs: Sequence[Tensor], ys: Sequence[Tensor], *, estimator: 
     Raises:
         InputError: for malformed layers, a layer without variance, or fewer than 2 (debiased: 4) rows.
     """
-    check_layers(xs, ys, min_rows=_min_rows(estimator))
+    check_layers(xs, ys, min_rows=min_rows(estimator))
     found = _statistics(xs, ys, cheaper_route(xs, ys))
     if estimator == "biased":
         return found.biased
@@ -91,7 +91,7 @@ def linear_cka_matrix(xs: Sequence[Tensor], ys: Sequence[Tensor], *, estimator: 
 
 
 @dataclass(frozen=True)
-class LinearCKA:
+class CKAMatrices:
     """Both estimators over all layer pairs, and the effective ranks their normalisers contain.
 
     Attributes:
@@ -107,7 +107,7 @@ class LinearCKA:
     effective_rank_y: Tensor
 
 
-def linear_cka_statistics(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> LinearCKA:
+def linear_cka_statistics(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> CKAMatrices:
     """Return both matrices of :func:`linear_cka_matrix` for the price of one.
 
     Args:
@@ -117,7 +117,12 @@ def linear_cka_statistics(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> LinearC
     Raises:
         InputError: as :func:`linear_cka_matrix`, except for undefined debiased values.
     """
-    check_layers(xs, ys, min_rows=_min_rows("debiased"))
+    check_layers(xs, ys, min_rows=min_rows("debiased"))
+    return statistics(xs, ys)
+
+
+def statistics(xs: Sequence[Any], ys: Sequence[Any]) -> CKAMatrices:
+    """Do the same for layers that need not be tensors: slices of rows, shape, dtype and device are enough."""
     return _statistics(xs, ys, cheaper_route(xs, ys))
 
 
@@ -159,7 +164,7 @@ class _Layer:
             norms.append((block - self.mean).square().sum(dim=1))
         squared = torch.cat(norms)
         total = float(squared.sum())
-        if total <= _NO_VARIANCE * raw:
+        if total <= NO_VARIANCE * raw:
             raise InputError(f"{name}: expected rows that differ, got the same row {self.rows_count} times")
         self.factor = math.sqrt(self.rows_count / total)
         self.squared_norms = squared * (self.rows_count / total)  # a [n]; sums to n
@@ -169,7 +174,7 @@ class _Layer:
         return ((self.x[start:stop].double() - self.mean) * self.factor).to(dtype)
 
 
-def _statistics(xs: Sequence[Tensor], ys: Sequence[Tensor], route: Literal["features", "gram"]) -> LinearCKA:
+def _statistics(xs: Sequence[Tensor], ys: Sequence[Tensor], route: Literal["features", "gram"]) -> CKAMatrices:
     """Return both estimators by one of the two routes."""
     n = xs[0].shape[0]
     layers_a = [_Layer(x, f"xs[{number}]") for number, x in enumerate(xs)]
@@ -180,9 +185,9 @@ def _statistics(xs: Sequence[Tensor], ys: Sequence[Tensor], route: Literal["feat
     cross, own_a, own_b = by_route(layers_a, layers_b)
     diagonal, diagonal_a, diagonal_b = norms_a @ norms_b.T, norms_a.square().sum(1), norms_b.square().sum(1)
 
-    biased = _ratio(cross + diagonal, own_a + diagonal_a, own_b + diagonal_b)
+    biased = ratio(cross + diagonal, own_a + diagonal_a, own_b + diagonal_b)
     debiased = torch.full_like(biased, torch.nan)
-    if n >= _min_rows("debiased"):
+    if n >= min_rows("debiased"):
         # The trace of each K is n, see _Layer.
         constant = n * n / ((n - 1) * (n - 2))
         hsic, hsic_a, hsic_b = (
@@ -190,15 +195,44 @@ def _statistics(xs: Sequence[Tensor], ys: Sequence[Tensor], route: Literal["feat
             for total, products in ((cross, diagonal), (own_a, diagonal_a), (own_b, diagonal_b))
         )
         # HSIC_1 of a layer with itself is a squared length; below the floor it is what rounding left of zero.
-        debiased = _ratio(hsic, hsic_a, hsic_b, floor=1e-6 * constant)
-    return LinearCKA(biased, debiased, (n * n / (own_a + diagonal_a)).cpu(), (n * n / (own_b + diagonal_b)).cpu())
+        debiased = ratio(hsic, hsic_a, hsic_b, floor=1e-6 * constant)
+    return CKAMatrices(biased, debiased, (n * n / (own_a + diagonal_a)).cpu(), (n * n / (own_b + diagonal_b)).cpu())
 
 
-def _ratio(cross: Tensor, own_a: Tensor, own_b: Tensor, *, floor: float = 0.0) -> Tensor:
-    """Return cross [L_a, L_b] over the roots of both normalisers, NaN where one is not above the floor."""
-    # The roots are taken apart: the product of two normalisers can overflow where neither of them does.
-    lengths_a, lengths_b = (torch.where(own > floor, own, torch.nan).sqrt() for own in (own_a, own_b))
-    return (cross / lengths_a[:, None] / lengths_b[None, :]).cpu()
+def by_moments(parts: Sequence[Moments], norms: Sequence[Norms], estimator: Estimator) -> Tensor:
+    """Return CKA [] from the moments of rows, in any number of parts.
+
+    Args:
+        parts: Second moments with all of X'X and Y'Y.
+        norms: Fourth moments of the same rows.
+        estimator: ``"biased"`` or ``"debiased"``.
+
+    Raises:
+        InputError: for too few rows, or rows without variance.
+    """
+    n = int(sum(part.rows for part in parts))
+    if n < min_rows(estimator):
+        raise InputError(f"rows: expected at least {min_rows(estimator)}, got {n}")
+    parts, norms = zip(*((p, q) for p, q in zip(parts, norms, strict=True) if p.rows), strict=True)
+    centre = means(parts)
+    whole = summed(parts, *centre)
+    totals = whole.xx.trace(), whole.yy.trace()
+    for name, total, mean in (("x", totals[0], centre[0]), ("y", totals[1], centre[1])):
+        if total <= NO_VARIANCE * (total + n * mean.square().sum()):
+            raise InputError(f"{name}: expected rows that differ, got the same row {n} times")
+    # The scale cancels; without it the squares below may overflow.
+    x, y = 1 / totals[0], 1 / totals[1]
+    squares = [(whole.xx * x).square().sum(), (whole.yy * y).square().sum(), (whole.xy * (x * y).sqrt()).square().sum()]
+    if estimator == "debiased":
+        diagonals = [norm.about(part, *centre) for norm, part in zip(norms, parts, strict=True)]
+        sums = torch.stack([torch.stack(found) for found in diagonals]).sum(dim=0)
+        products = sums * torch.stack([x * x, y * y, x * y])
+        # Totals are 1, so this is HSIC_1 times n (n - 3).
+        squares = [
+            square - product * (1 + 2 / (n - 2)) + 1 / ((n - 1) * (n - 2))
+            for square, product in zip(squares, products, strict=True)
+        ]
+    return ratio(squares[2][None, None], squares[0][None], squares[1][None])[0, 0]
 
 
 def _off_diagonal_by_features(layers_a: list[_Layer], layers_b: list[_Layer]) -> tuple[Tensor, Tensor, Tensor]:
@@ -252,7 +286,7 @@ def _off_diagonal_by_gram(layers_a: list[_Layer], layers_b: list[_Layer]) -> tup
     return cross, own[:count_a], own[count_a:]
 
 
-def _min_rows(estimator: str) -> int:
+def min_rows(estimator: str) -> int:
     """Return the fewest rows for which an estimator is defined; HSIC_1 divides by n (n - 3)."""
     rows = {"biased": 2, "debiased": 4}
     if estimator not in rows:

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa.measures._check import check_pair
+from st_reasoning.hrsa.measures.columns import column_means
+from st_reasoning.hrsa.measures.moments import NO_VARIANCE, Moments, means, summed
 
 
 @dataclass(frozen=True)
-class Procrustes:
+class ProcrustesFit:
     """An orthogonal map fitted on some rows and scored on others.
 
     Attributes:
@@ -57,7 +59,8 @@ def procrustes(
     groups: Sequence[int] | Tensor | None = None,
     test_share: float = 0.2,
     seed: int = 0,
-) -> Procrustes:
+    held_out: Tensor | None = None,
+) -> ProcrustesFit:
     """Fit the orthogonal map from x to y on part of the rows and score it on the rest.
 
     O = U V' with X'Y = U S V' minimises |X O - Y|_F over orthogonal O (Schoenemann 1966). All of it is
@@ -71,39 +74,65 @@ def procrustes(
             scoring. By default each row is a group.
         test_share: Share of the groups to score on.
         seed: Of the split.
+        held_out: [n], boolean: the rows to score on, instead of a split drawn from ``groups``.
 
     Raises:
         InputError: for malformed input, d < 2, fewer than two groups, or training rows without variance.
     """
     check_pair(x, y, min_rows=4, min_columns=2, same_width=True)
-    train, test = _split(x.shape[0], groups, test_share, seed)
-    train, test = train.to(x.device), test.to(x.device)
-    x_train, y_train = x[train].double(), y[train].double()
-    x_mean, y_mean = x_train.mean(dim=0), y_train.mean(dim=0)
-    x_train, y_train = x_train - x_mean, y_train - y_mean
-    for name, rows in (("x", x_train), ("y", y_train)):
-        if not rows.any():
-            raise InputError(f"{name}: expected training rows that differ, got the same row {len(rows)} times")
-    left, singular, right = torch.linalg.svd(x_train.T @ y_train)
+    if held_out is None:
+        held_out = split(x.shape[0], groups, test_share, seed)
+    elif held_out.dtype != torch.bool or held_out.shape != x.shape[:1]:
+        raise InputError(f"held_out: expected {x.shape[0]} booleans, got {list(held_out.shape)} of {held_out.dtype}")
+    held_out = held_out.to(x.device)
+    return solve([moments(x[~held_out], y[~held_out])], [moments(x[held_out], y[held_out])])
+
+
+def moments(x: Tensor, y: Tensor) -> Moments:
+    """Return what :func:`solve` needs of the rows of x [n, d] and y [n, d]."""
+    found = Moments.about(column_means(x), column_means(y))
+    found.add(x, y)
+    return found
+
+
+def solve(train: Sequence[Moments], test: Sequence[Moments]) -> ProcrustesFit:
+    """Return the map that the moments of some rows determine, scored on those of others.
+
+    |s X O - Y|^2 = s^2 |X|^2 + |Y|^2 - 2 s tr(O' X'Y), so that no row is needed again.
+
+    Args:
+        train: Moments of the rows to fit on, in any number of parts.
+        test: Moments of the rows to score on.
+
+    Raises:
+        InputError: without variance in the training rows or around their mean in the held-out rows of y.
+    """
+    train_rows, test_rows = (int(sum(part.rows for part in parts)) for parts in (train, test))
+    if train_rows < 2 or test_rows < 1:
+        raise InputError(f"rows: expected at least 2 to fit on and 1 to score on, got {train_rows} and {test_rows}")
+    centre = means(train)
+    fit, held_out = summed(train, *centre), summed(test, *centre)
+    for name, square, mean in (("x", fit.xx, centre[0]), ("y", fit.yy, centre[1])):
+        if square <= NO_VARIANCE * (square + fit.rows * mean.square().sum()):
+            raise InputError(f"{name}: expected training rows that differ, got the same row {train_rows} times")
+    left, singular, right = torch.linalg.svd(fit.xy)
     fitted = left @ right
-    scale = float(singular.sum() / x_train.square().sum())
-    y_test = y[test].double() - y_mean
-    error = scale * (x[test].double() - x_mean) @ fitted - y_test
-    threshold = singular[0] * x.shape[1] * torch.finfo(torch.float64).eps
+    scale = float(singular.sum() / fit.xx)
+    if held_out.yy <= NO_VARIANCE * (held_out.yy + held_out.rows * centre[1].square().sum()):
+        raise InputError("y: expected held-out rows that differ from the training mean, got none")
+    error = scale**2 * held_out.xx + held_out.yy - 2 * scale * (fitted * held_out.xy).sum()
+    threshold = singular[0] * len(singular) * torch.finfo(torch.float64).eps
     # Rank cannot exceed the rows that are left after centring; rounding of a huge leading value may say
     # otherwise.
-    rank = min(int((singular > threshold).sum()), len(train) - 1)
-    reference = y_test.square().sum()
-    if reference == 0:
-        raise InputError("y: expected held-out rows that differ from the training mean, got none")
-    return Procrustes(
+    rank = min(int((singular > threshold).sum()), train_rows - 1)
+    return ProcrustesFit(
         map=fitted,
         scale=scale,
         inverse_row_entropy=inverse_row_entropy(fitted),
-        residual=float(error.square().sum() / reference),
+        residual=max(0.0, float(error / held_out.yy)),
         rank=rank,
-        train_rows=len(train),
-        test_rows=len(test),
+        train_rows=train_rows,
+        test_rows=test_rows,
     )
 
 
@@ -116,8 +145,8 @@ def inverse_row_entropy(orthogonal: Tensor) -> float:
     return 1 - float(entropy) / math.log(orthogonal.shape[0])
 
 
-def _split(n: int, groups: Sequence[int] | Tensor | None, test_share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the row numbers to fit on and to score on, groups kept whole."""
+def split(n: int, groups: Sequence[int] | Tensor | None, test_share: float, seed: int) -> Tensor:
+    """Return which of n rows to score on, as a boolean [n], groups kept whole."""
     if not 0 < test_share < 1:
         raise InputError(f"test_share: expected a share between 0 and 1, got {test_share}")
     ids = np.arange(n) if groups is None else torch.as_tensor(groups).cpu().numpy()
@@ -128,7 +157,6 @@ def _split(n: int, groups: Sequence[int] | Tensor | None, test_share: float, see
         raise InputError(f"groups: expected at least 2, one to fit on and one to score on, got {len(names)}")
     count = min(len(names) - 1, max(1, round(test_share * len(names))))
     held_out = np.isin(ids, np.random.default_rng(seed).permutation(names)[:count])
-    train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-    if len(train) < 2:
-        raise InputError(f"groups: expected at least 2 rows to fit on, got {len(train)}")
-    return torch.from_numpy(train), torch.from_numpy(test)
+    if n - held_out.sum() < 2:
+        raise InputError(f"groups: expected at least 2 rows to fit on, got {n - held_out.sum()}")
+    return torch.from_numpy(held_out)

@@ -1,0 +1,102 @@
+"""States of many layers on disk, one file a layer: memory holds a layer at a time, whatever the number of tokens.
+
+Symbols: n rows, width d, L layers.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_FLOAT = np.dtype(np.float32)
+
+
+class Store:
+    """The layers of one model.
+
+    Args:
+        folder: An empty folder for the files; whoever made it removes it.
+        layers: L.
+        width: d.
+    """
+
+    def __init__(self, folder: Path, layers: int, width: int) -> None:
+        folder.mkdir(parents=True)
+        self.folder, self.width = folder, width
+        self._files = [os.open(folder / f"{layer}.f32", os.O_RDWR | os.O_CREAT, 0o600) for layer in range(layers)]
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._files:
+            os.close(self._files.pop())
+
+    def write(self, states: Tensor, slots: Tensor) -> None:
+        """Put row i of every layer of ``states`` [L, n, d] where ``slots[i]`` says."""
+        slots = slots.cpu().numpy()
+        order = np.argsort(slots, kind="stable")
+        runs = np.split(order, np.flatnonzero(np.diff(slots[order]) != 1) + 1)
+        for file, layer in zip(self._files, states, strict=True):
+            rows = np.ascontiguousarray(layer.detach().cpu().float().numpy())
+            for run in runs:
+                straight = (np.diff(run) == 1).all()
+                part = rows[run[0] : run[-1] + 1] if straight else rows[run]
+                _write(file, part, int(slots[run[0]]) * self.width * _FLOAT.itemsize)
+
+    def write_layer(self, layer: int, rows: Tensor) -> None:
+        """Make ``rows`` [n, d] all there is of a layer."""
+        _write(self._files[layer], rows.numpy(), 0)
+
+    def read(self, layer: int, start: int, stop: int) -> Tensor:
+        """Return rows start..stop [stop - start, d] of a layer."""
+        rows = np.empty((stop - start, self.width), dtype=_FLOAT)
+        if start == stop:
+            return torch.from_numpy(rows)  # memoryview cannot look at nothing
+        left, at = memoryview(rows).cast("B"), start * self.width * _FLOAT.itemsize
+        while left:
+            done = os.preadv(self._files[layer], [left], at)
+            if done == 0:
+                raise OSError(f"{self.folder}: expected {stop} rows of layer {layer}, found fewer")
+            left, at = left[done:], at + done
+        return torch.from_numpy(rows)
+
+    def arrange(self, order: Tensor) -> None:
+        """Keep the rows ``order`` [n] of every layer, in that order."""
+        stop = int(order.max()) + 1
+        if torch.equal(order, torch.arange(stop)):
+            return
+        for layer in range(len(self)):
+            self.write_layer(layer, self.read(layer, 0, stop)[order])
+
+    def layer(self, number: int, rows: int) -> StoredLayer:
+        """Return the first ``rows`` rows of a layer, to be read by slices."""
+        return StoredLayer(self, number, rows)
+
+
+class StoredLayer:
+    """A layer [n, d] that is read when it is sliced: ``layer[start:stop]`` is a float32 tensor."""
+
+    dtype = torch.float32
+    device = torch.device("cpu")
+    ndim = 2
+
+    def __init__(self, store: Store, number: int, rows: int) -> None:
+        self._store, self._number = store, number
+        self.shape = torch.Size((rows, store.width))
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        start, stop, _ = rows.indices(self.shape[0])
+        return self._store.read(self._number, start, max(start, stop))
+
+
+def _write(file: int, rows: np.ndarray, at: int) -> None:
+    left = memoryview(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
+    while left:
+        done = os.pwrite(file, left, at)
+        left, at = left[done:], at + done

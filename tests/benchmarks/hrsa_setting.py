@@ -1,0 +1,47 @@
+"""What the HRSA benchmarks compare: natural sentences that every machine has, and a model with its noisy copy."""
+
+from __future__ import annotations
+
+import copy
+import re
+import sysconfig
+from pathlib import Path
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+NOISE = 0.05
+
+
+def sentences(count: int) -> list[str]:
+    """Return sentences of 12 to 40 words from the docstrings of Python's standard library, every module's in turn."""
+    found: dict[str, None] = {}
+    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
+        for text in re.findall(r'"""(.*?)"""', path.read_text(encoding="utf-8", errors="ignore"), flags=re.DOTALL):
+            for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z])", re.sub(r"\s+", " ", text)):
+                if 12 <= len(sentence.split()) <= 40 and sentence.endswith("."):
+                    found[sentence] = None
+    every = list(found)
+    step = len(every) // count
+    return every[:: max(1, step)][:count]
+
+
+def load(folder: str) -> SentenceTransformer:
+    """Return a causal LLM with mean pooling."""
+    transformer = Transformer(folder)
+    return SentenceTransformer(
+        modules=[transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")], device="cpu"
+    ).eval()
+
+
+def noisy(model: SentenceTransformer, share: float = NOISE) -> SentenceTransformer:
+    """Return a copy with Gaussian noise of ``share`` of each matrix's own deviation."""
+    other = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in other.parameters():
+            if weight.ndim == 2:
+                weight += share * weight.std() * torch.randn(weight.shape, generator=generator)
+    return other
