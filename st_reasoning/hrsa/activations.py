@@ -106,7 +106,7 @@ def hidden_states(
             torch.inference_mode(),
             tqdm(total=starts[-1], unit="token", disable=not progress, desc="hidden states") as bar,
         ):
-            for batch in _batches(lengths.tolist(), batch_tokens):
+            for batch in batches(lengths.tolist(), batch_tokens):
                 states = forward(network, [ids[number] for number in batch])
                 if not kept:
                     widths = [state.shape[-1] for state in states]
@@ -145,7 +145,10 @@ def forward(network: Any, ids: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
     """Return all hidden states [batch, length, d] of token ids, padded on the right.
 
     Whatever side the tokenizer prefers, pads on the right leave the position of every real token as it is
-    without padding.
+    without padding. The last one is what the model hands on, after the final norm where it has one.
+
+    Raises:
+        InputError: if the model yields no hidden states.
     """
     longest = max(map(len, ids))
     tokens = torch.zeros(len(ids), longest, dtype=torch.long)
@@ -154,20 +157,32 @@ def forward(network: Any, ids: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
         tokens[row, : len(text)] = torch.tensor(text)
         mask[row, : len(text)] = 1
     device = network.device
-    output = network(input_ids=tokens.to(device), attention_mask=mask.to(device), output_hidden_states=True)
+    output = network(
+        input_ids=tokens.to(device),
+        attention_mask=mask.to(device),
+        output_hidden_states=True,
+        use_cache=False,  # keys and values of every layer, for tokens that are never generated
+    )
     states = getattr(output, "hidden_states", None)
     if not states:
         raise InputError(f"model: expected hidden states from {type(network).__name__}, got none")
+    last = getattr(output, "last_hidden_state", None)
+    # Some architectures keep what comes before the final norm.
+    if last is not None and last.shape == states[-1].shape:
+        return (*states[:-1], last)
     return tuple(states)
 
 
-def _batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Return text numbers in batches, longest first: what does not fit in memory fails at once."""
+def batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Return text numbers in batches of at most ``batch_tokens`` positions, pads included.
+
+    The longest come first: what does not fit in memory fails at once. A text longer than a batch is one of its own.
+    """
     order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
-    batches: list[list[int]] = []
+    found: list[list[int]] = []
     for number in order:
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= batch_tokens:
-            batches[-1].append(number)
+        if found and (len(found[-1]) + 1) * lengths[found[-1][0]] <= batch_tokens:
+            found[-1].append(number)
         else:
-            batches.append([number])
-    return batches
+            found.append([number])
+    return found
