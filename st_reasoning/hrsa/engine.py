@@ -79,6 +79,11 @@ class Engine:
         """Tokens of all chunks, of which ``"fast"`` may have drawn a part."""
         return sum(self._texts.values())
 
+    @property
+    def shapes(self) -> list[list[int]]:
+        """Hidden states and width of each model, once a chunk was seen."""
+        return [[len(store), store.width] for store in self._stores or ()]
+
     def update(self, chunk: Chunk) -> None:
         """Add the states of some whole texts.
 
@@ -244,7 +249,9 @@ class _Merged:
             engine._pooled = self._rows(engine._pooled, [len(fact[6]) for fact in facts], order, "pooled_")
             engine._pooled_texts = texts[order].tolist()
 
-    def _rows(self, old: tuple[Store, Store] | None, counts: list[int], order: Tensor, name: str) -> tuple[Store, Store]:
+    def _rows(
+        self, old: tuple[Store, Store] | None, counts: list[int], order: Tensor, name: str
+    ) -> tuple[Store, Store]:
         stores = []
         for side, (layers, width) in zip("ab", self.widths, strict=True):
             new = Store(self.folder / f"{name}{side}", layers, width)

@@ -17,9 +17,10 @@ from st_reasoning.errors import InputError
 from st_reasoning.hrsa import measures
 from st_reasoning.hrsa.measures._check import check_pair
 from st_reasoning.hrsa.measures.cka import Estimator, by_moments
-from st_reasoning.hrsa.measures.moments import Moments, Norms, means, summed
+from st_reasoning.hrsa.measures.moments import Moments, Norms
 from st_reasoning.hrsa.measures.procrustes import ProcrustesFit, solve
 from st_reasoning.hrsa.measures.sampling import chosen, hashed
+
 
 class _Pairs(Metric):
     """A metric over paired rows, from sums about a reference row of its own in each process."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,15 +14,20 @@ from st_reasoning.attention import probe_attention
 from st_reasoning.config import versions
 from st_reasoning.errors import InputError
 from st_reasoning.files import content_hash
-from st_reasoning.hrsa.activations import hidden_states, tokenise, transformer
-from st_reasoning.hrsa.compare import compare
+from st_reasoning.hrsa.activations import transformer
+from st_reasoning.hrsa.align import Alignment, align
+from st_reasoning.hrsa.chunk import Chunk
+from st_reasoning.hrsa.engine import Engine
+from st_reasoning.hrsa.forward import lockstep
 from st_reasoning.hrsa.measures import check_labels
 from st_reasoning.hrsa.settings import Precision, Settings, Stopwatch
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-SCHEMA = 1
+SCHEMA = 2
+# For a comparison of one vector per text.
+FEWEST_TEXTS = 8
 
 
 def panel(
@@ -34,16 +42,20 @@ def panel(
     sink_ratio: float = 10.0,
     test_share: float = 0.2,
     estimator: Precision = "fast",
-    batch_tokens: int = 4096,
+    batch_tokens: int = 1024,
     max_tokens: int | None = None,
+    cache: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Compare two models layer by layer on the same texts, with one forward pass each.
 
+    In a process group (torch.distributed) each process runs its share of the texts, and all return the same record.
+
     Args:
         model_a: One model.
-        model_b: The other one: the same tokenization of every text and as many layers. At another width the
-            measures that pair dimensions are null, and ``omitted`` says why.
+        model_b: The other one. At another width the measures that pair dimensions are null, and ``omitted`` says why;
+            at another depth, layers are matched by relative depth; where its tokenizer differs, tokens are compared
+            that end at the same character.
         texts: m texts, run as plain text without prompt or chat template.
         labels: A class per text for the linear probe, at least 5 texts of each.
         k: Numbers of neighbours.
@@ -53,14 +65,16 @@ def panel(
         test_share: Share of sentences Procrustes and the probe are scored on.
         estimator: ``"fast"`` or ``"exact"``, see :class:`~st_reasoning.hrsa.settings.Settings`.
         batch_tokens: Positions per forward pass, pads included.
-        max_tokens: Longer texts are cut; by default at each model's ``max_seq_length``.
+        max_tokens: Longer texts are cut; by default to the shorter ``max_seq_length`` of the two.
+        cache: A folder that keeps hidden states, for a run that is killed and for later ones with one of the models.
         progress: Whether to show progress bars.
 
     Returns:
         A record of plain dictionaries, lists, texts and numbers, undefined values being None. ``layers`` holds every
         measure beside its chance level; ``sensitivity``, layer by layer, what the raw values owe to a few tokens and
         dimensions; ``matrices`` every layer of ``model_a`` (rows) with every layer of ``model_b`` (columns);
-        ``omitted`` why a measure is None. ``models``, ``corpus``, ``settings``, ``versions`` and ``runtime`` say what
+        ``omitted`` why a measure is None. ``pooled`` holds the same of one vector per text, for two embedders.
+        ``models``, ``corpus``, ``settings``, ``versions`` and ``runtime`` say what
         was compared, how, with what and for how long.
 
     Raises:
@@ -73,35 +87,54 @@ def panel(
     if len(set(names)) != 2 or not all(names) or "either" in names:
         raise InputError(f"names: expected two different names, neither of them 'either', got {names}")
     models = (model_a, model_b)
-    ids_a, ids_b = (tokenise(model, texts, max_tokens=max_tokens) for model in models)
-    _check_same_tokens(ids_a, ids_b, names)
-    if max(settings.k) >= sum(map(len, ids_a)):
-        raise InputError(f"k: expected less than the {sum(map(len, ids_a))} tokens of the texts, got {max(settings.k)}")
+    alignment = align(model_a, model_b, texts, max_tokens=max_tokens)
+    if max(settings.k) >= alignment.tokens:
+        raise InputError(f"k: expected less than the {alignment.tokens} tokens of the texts, got {max(settings.k)}")
     if labels is not None:
         check_labels(labels, len(texts))
     facts = [_facts(model, name) for model, name in zip(models, names, strict=True)]
-    watch = Stopwatch()
-    states = []
-    for model, name in zip(models, names, strict=True):
-        with watch.part(f"forward_{name}"):
-            states.append(
-                hidden_states(model, texts, batch_tokens=batch_tokens, max_tokens=max_tokens, progress=progress)
-            )
-    a, b = states
-    compared = compare(a, b, names=names, settings=settings, labels=labels, stopwatch=watch, progress=progress)
-    lengths = [len(row) for row in ids_a]
+    watch, shapes = Stopwatch(), list[list[int]]()
+    with Engine(settings, names=names, labels=labels, stopwatch=watch, progress=progress) as tokens:
+        pooled = _pooled_engine(models, len(texts), settings, names, watch)
+        stream = lockstep(
+            model_a,
+            model_b,
+            texts,
+            batch_tokens=batch_tokens,
+            pooled=pooled is not None or labels is not None,
+            cache=cache,
+            progress=progress,
+            alignment=alignment,
+        )
+        with pooled or contextlib.nullcontext():
+            while True:
+                with watch.part("forward"):
+                    chunk = next(stream, None)
+                if chunk is None:
+                    break
+                tokens.update(chunk)
+                if pooled is not None:
+                    pooled.update(_texts_as_tokens(chunk))
+            tokens.sync()
+            compared = tokens.compute()
+            shapes = tokens.shapes
+            if pooled is not None:
+                pooled.sync()
+            sentences = None if pooled is None else pooled.compute()
+    if sentences is None:
+        compared["omitted"]["pooled"] = "needs two embedders and more texts than the smallest k"
     return {
         "schema": SCHEMA,
         "models": [
-            {**fact, "layers": len(found.states) - 1, "width": found.states[0].shape[1]}
-            for fact, found in zip(facts, states, strict=True)
+            {**fact, "layers": layers - 1, "width": width} for fact, (layers, width) in zip(facts, shapes, strict=True)
         ],
         "corpus": {
             "texts": len(texts),
-            "tokens": sum(lengths),
-            "distinct_tokens": len(set(a.token_ids.tolist())),
-            "longest": max(lengths),
+            "tokens": alignment.tokens,
+            "distinct_tokens": _distinct(alignment),
+            "longest": max(map(len, alignment.ids_a)),
             "hash": content_hash(list(texts)),
+            "alignment": alignment.to_mapping(),
         },
         "settings": {
             "k": list(settings.k),
@@ -117,6 +150,7 @@ def panel(
             "labels": None if labels is None else content_hash([str(label) for label in labels]),
         },
         **compared,
+        "pooled": sentences,
         "runtime": {
             "seconds": {part: round(seconds, 3) for part, seconds in watch.seconds.items()},
             "threads": torch.get_num_threads(),
@@ -125,18 +159,35 @@ def panel(
     }
 
 
-def _check_same_tokens(ids_a: list[list[int]], ids_b: list[list[int]], names: tuple[str, str]) -> None:
-    for number, (row_a, row_b) in enumerate(zip(ids_a, ids_b, strict=True)):
-        if row_a != row_b:
-            raise InputError(
-                f"texts[{number}]: expected the same tokens from both models, "
-                f"got {_excerpt(row_a)} from {names[0]} and {_excerpt(row_b)} from {names[1]}; "
-                "aligning different tokenizers is not supported yet"
-            )
+def _pooled_engine(
+    models: tuple[SentenceTransformer, ...], texts: int, settings: Settings, names: tuple[str, str], watch: Stopwatch
+) -> Engine | None:
+    """Return an engine for one vector per text, where both models make such vectors and the texts are enough."""
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    k = tuple(size for size in settings.k if size < texts)
+    embedders = all(any(isinstance(module, Pooling) for module in model) for model in models)
+    if not k or texts < FEWEST_TEXTS or not embedders:
+        return None
+    return Engine(replace(settings, k=k), names=names, stopwatch=watch)
 
 
-def _excerpt(ids: list[int]) -> str:
-    return f"{len(ids)} ({' '.join(map(str, ids[:8]))}{' ...' if len(ids) > 8 else ''})"
+def _texts_as_tokens(chunk: Chunk) -> Chunk:
+    """Return the pooled states of a chunk as if each text were one token of a type of its own."""
+    assert chunk.pooled_a is not None
+    assert chunk.pooled_b is not None
+    return Chunk(chunk.pooled_a, chunk.pooled_b, chunk.texts, chunk.texts, None, None, chunk.texts)
+
+
+def _distinct(alignment: Alignment) -> int:
+    """Return how many token types model a reads among the compared tokens."""
+    return len(
+        {
+            ids[place]
+            for ids, places in zip(alignment.ids_a, alignment.positions_a, strict=True)
+            for place in places.tolist()
+        }
+    )
 
 
 def _facts(model: SentenceTransformer, name: str) -> dict[str, Any]:

@@ -108,9 +108,7 @@ def test_exact_values_are_those_of_the_measures_over_all_rows():
                 name = "linear_cka" if estimator == "biased" else "linear_cka_debiased"
                 expected = measures.linear_cka(x, whole.b[j], estimator=estimator)
                 assert record["matrices"][name][i][j] == pytest.approx(expected, abs=2e-6)
-        assert layer["dimension_correlation"]["value"] == pytest.approx(
-            measures.dimension_correlation(x, y), abs=2e-6
-        )
+        assert layer["dimension_correlation"]["value"] == pytest.approx(measures.dimension_correlation(x, y), abs=2e-6)
         assert guard["dimension_correlation_without_sinks"] == pytest.approx(
             measures.dimension_correlation(x[kept], y[kept]), abs=2e-6
         )
