@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from st_reasoning.attention import verify_attention
     from st_reasoning.backbone import audit, convert
     from st_reasoning.hrsa import panel
+    from st_reasoning.hrsa.evaluator import HRSAEvaluator
     from st_reasoning.training import TrainingRecipe
 
 _HOMES = {
+    "HRSAEvaluator": "st_reasoning.hrsa.evaluator",
     "TrainingRecipe": "st_reasoning.training",
     "audit": "st_reasoning.backbone",
     "convert": "st_reasoning.backbone",
@@ -24,7 +26,7 @@ _HOMES = {
     "verify_attention": "st_reasoning.attention",
 }
 
-__all__ = ["TrainingRecipe", "__version__", "audit", "convert", "panel", "verify_attention"]
+__all__ = ["HRSAEvaluator", "TrainingRecipe", "__version__", "audit", "convert", "panel", "verify_attention"]
 
 
 def __getattr__(name: str) -> Any:
