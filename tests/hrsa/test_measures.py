@@ -239,7 +239,7 @@ def test_knn_overlap_equals_sklearn(monkeypatch):
     expected = {k: naive_overlap(x, y, k) for k in (1, 5, 30, 119)}
     assert expected[119] == 1
     assert measures.knn_overlap(x, y, k=(30, 5, 119, 1)) == pytest.approx(expected, abs=1e-12)
-    monkeypatch.setattr("st_reasoning.hrsa.measures.columns.BLOCK_ELEMENTS", 120 * 7)  # 7 queries at a time
+    monkeypatch.setattr("st_reasoning.hrsa.measures.neighbours.SIMILARITIES", 120 * 7)  # 7 queries at a time
     assert measures.knn_overlap(x, y, k=[1, 5, 30, 119]) == pytest.approx(expected, abs=1e-12)
     assert measures.knn_overlap(x, y, k=5) == pytest.approx({5: expected[5]}, abs=1e-12)
 

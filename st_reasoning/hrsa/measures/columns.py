@@ -7,15 +7,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# Elements per block of float64 work: 32 MB a block, large enough that Python's loop does not show.
-BLOCK_ELEMENTS = 1 << 22
+# Elements per block of float64 work: 2 MB a block. Python's loop does not show, and what stays is small: the memory of
+# larger blocks goes back to the heap, not to the system, and small results then break it up layer after layer.
+BLOCK_ELEMENTS = 1 << 18
 # Products summed in float32 before float64 takes over: enough for a GEMM to be fast, few enough to keep six digits.
 FLOAT32_RUN = 4096
 
 
-def row_blocks(n: int, width: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) over n rows of the given width, at most ``BLOCK_ELEMENTS`` elements at a time."""
-    rows = max(1, BLOCK_ELEMENTS // max(1, width))
+def row_blocks(n: int, width: int, elements: int | None = None) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) over n rows of the given width, at most so many elements (``BLOCK_ELEMENTS``) at a time."""
+    rows = max(1, (BLOCK_ELEMENTS if elements is None else elements) // max(1, width))
     for start in range(0, n, rows):
         yield start, min(n, start + rows)
 

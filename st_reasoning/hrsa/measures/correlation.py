@@ -68,7 +68,7 @@ def dimension_correlation_matrix(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> 
     lengths = (n * torch.stack([column_variances(layer) for layer in layers])).sqrt()
     inverse = torch.where(varies > 0, 1 / lengths, 0.0)
     total = torch.zeros(len(xs), len(ys), dtype=torch.float64, device=xs[0].device)
-    rows = max(1, BLOCK_ELEMENTS // (d * len(layers)))
+    rows = max(1, 16 * BLOCK_ELEMENTS // (d * len(layers)))
     for start in range(0, n, rows):
         block = torch.stack([layer[start : start + rows].double() for layer in layers])
         block = ((block - means[:, None, :]) * inverse[:, None, :]).to(wide).flatten(start_dim=1)

@@ -15,6 +15,9 @@ from st_reasoning.errors import InputError
 from st_reasoning.hrsa.measures._check import check_pair
 from st_reasoning.hrsa.measures.columns import row_blocks
 
+# Similarities held at once: 16 MB, a product wide enough for a GEMM to be fast.
+SIMILARITIES = 1 << 22
+
 
 def knn_overlap(
     x: Tensor,
@@ -102,7 +105,7 @@ def neighbours(units: Tensor, queries: Tensor, sizes: Sequence[int], types: Tens
         types: [n].
     """
     n, every, others = units.shape[0], [], []
-    for start, stop in row_blocks(len(queries), n):
+    for start, stop in row_blocks(len(queries), n, SIMILARITIES):
         rows = queries[start:stop]
         similarity = units[rows] @ units.T
         similarity[torch.arange(len(rows), device=rows.device), rows] = -torch.inf
