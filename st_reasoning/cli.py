@@ -287,12 +287,27 @@ def audit(base: str, reasoning: str, as_json: bool, **options: Any) -> None:
 @click.argument("model_b")
 @click.option("--texts", type=OUTPUT, required=True, help="JSONL with 'text' and, for the probe, 'label' in each row.")
 @click.option("--output", type=OUTPUT, required=True, help="The folder to write.")
+@click.option(
+    "--attention", type=click.Choice(["causal", "bidirectional"]), default="causal", show_default=True,
+    help="Of a backbone; an embedder has its own.",
+)  # fmt: skip
+@click.option(
+    "--estimator", type=click.Choice(["fast", "exact"]),
+    help="exact: all tokens, all pairs, as in the paper; by default fast from 8 texts on.",
+)  # fmt: skip
+@click.option("--k", type=click.IntRange(min=1), multiple=True, default=(5, 10, 50), show_default=True,
+              help="Numbers of neighbours; repeatable.")  # fmt: skip
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Longer texts are cut.")
+@click.option("--batch-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Per forward pass.")
+@click.option("--cache", type=OUTPUT, help="Keep hidden states in this folder, for a killed run and for later ones.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of splits and samples.")
 @OVERWRITE
 @JSON
-def hrsa(model_a: str, model_b: str, texts: Path, output: Path, overwrite: bool, as_json: bool) -> None:
+def hrsa(model_a: str, model_b: str, texts: Path, output: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
     """Compare the representations of two models layer by layer; writes hrsa.json and a figure per measure.
 
-    MODEL_A and MODEL_B are embedder folders, looked at as they are, or backbones, looked at as language models.
+    MODEL_A and MODEL_B are embedder folders, looked at as they are, or backbones, looked at as language models. They
+    may differ in depth, width and tokenizer.
 
     \b
     Example:
@@ -302,7 +317,7 @@ def hrsa(model_a: str, model_b: str, texts: Path, output: Path, overwrite: bool,
     from st_reasoning.study.steps import compare_models
 
     with _working():
-        panel = compare_models(model_a, model_b, texts, output, overwrite=overwrite)
+        panel = compare_models(model_a, model_b, texts, output, overwrite=overwrite, **options)
     _answer(panel, as_json, summary(panel))
 
 

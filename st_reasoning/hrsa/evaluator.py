@@ -17,7 +17,7 @@ from st_reasoning.errors import InputError
 from st_reasoning.hrsa import measures
 from st_reasoning.hrsa.activations import batches, tokenise
 from st_reasoning.hrsa.align import align
-from st_reasoning.hrsa.compare import sink_tokens
+from st_reasoning.hrsa.compute import sinks_of
 from st_reasoning.hrsa.forward import Arm
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class HRSAEvaluator(SentenceEvaluator):
             "linear_cka": measures.linear_cka(x, y, estimator="debiased"),
             "knn_overlap": measures.knn_overlap(x, y, k=self.k)[self.k],
         }
-        kept = ~(sink_tokens(x, SINK_RATIO) | sink_tokens(y, SINK_RATIO))
+        kept = ~torch.stack([sinks_of(side.norm(dim=1)[None], SINK_RATIO)[0] for side in (x, y)]).any(dim=0)
         enough = int(kept.sum()) >= 4
         context: dict[str, float | bool] = {
             "tokens": n,

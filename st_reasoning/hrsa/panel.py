@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 SCHEMA = 2
-# For a comparison of one vector per text.
+# For the fast estimator, which pairs tokens of different texts, and for a comparison of one vector per text.
 FEWEST_TEXTS = 8
 
 
@@ -41,7 +41,7 @@ def panel(
     seed: int = 0,
     sink_ratio: float = 10.0,
     test_share: float = 0.2,
-    estimator: Precision = "fast",
+    estimator: Precision | None = None,
     batch_tokens: int = 1024,
     max_tokens: int | None = None,
     cache: Path | None = None,
@@ -63,7 +63,8 @@ def panel(
         seed: Of the Procrustes and probe splits.
         sink_ratio: See :class:`~st_reasoning.hrsa.settings.Settings`.
         test_share: Share of sentences Procrustes and the probe are scored on.
-        estimator: ``"fast"`` or ``"exact"``, see :class:`~st_reasoning.hrsa.settings.Settings`.
+        estimator: ``"fast"`` or ``"exact"``, see :class:`~st_reasoning.hrsa.settings.Settings`; by default fast where
+            there are enough texts for it.
         batch_tokens: Positions per forward pass, pads included.
         max_tokens: Longer texts are cut; by default to the shorter ``max_seq_length`` of the two.
         cache: A folder that keeps hidden states, for a run that is killed and for later ones with one of the models.
@@ -81,6 +82,10 @@ def panel(
         InputError: for texts, labels or models that cannot be compared; tokens are compared before anything
             is run.
     """
+    if estimator is None:
+        estimator = "fast" if len(texts) >= FEWEST_TEXTS else "exact"
+    if estimator == "fast" and len(texts) < FEWEST_TEXTS:
+        raise InputError(f'texts: the fast estimator needs at least {FEWEST_TEXTS}, got {len(texts)}; use "exact"')
     settings = Settings(
         k=tuple(sorted(set(k))), seed=seed, sink_ratio=sink_ratio, test_share=test_share, estimator=estimator
     )
@@ -115,6 +120,7 @@ def panel(
                 tokens.update(chunk)
                 if pooled is not None:
                     pooled.update(_texts_as_tokens(chunk))
+                del chunk  # or it would be held while the next batch is run
             tokens.sync()
             compared = tokens.compute()
             shapes = tokens.shapes

@@ -22,6 +22,7 @@ from st_reasoning.files import new_folder, read_jsonl, refuse_existing, write_js
 from st_reasoning.problems import gsm_problems, held_out_templates
 
 if TYPE_CHECKING:
+    from st_reasoning.attention import Attention
     from st_reasoning.study.recipe import Corpus
 
 
@@ -104,17 +105,19 @@ def compare_models(
     output: Path,
     *,
     names: tuple[str, str] | None = None,
+    attention: Attention = "causal",
     overwrite: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Compare the representations of two models, layer by layer, and write ``hrsa.json`` and its figures.
 
     Args:
-        model_a: An embedder folder, or a backbone; a backbone is looked at with causal attention.
+        model_a: An embedder folder, or a backbone.
         model_b: The other one.
         texts: JSONL, see :func:`read_corpus`.
         output: The folder to write.
         names: What to call the models; by default by the ends of their paths.
+        attention: Of a backbone: an LLM is looked at as it was trained, unless told otherwise. An embedder has its own.
         overwrite: Whether to replace what is there.
         **options: As for :func:`st_reasoning.hrsa.panel`.
 
@@ -126,7 +129,8 @@ def compare_models(
     refuse_existing(output, overwrite=overwrite)
     corpus, labels = read_corpus(texts)
     names = names or _names(model_a, model_b)
-    found = panel(open_model(model_a), open_model(model_b), corpus, labels=labels, names=names, **options)
+    models = (open_model(name, attention=attention) for name in (model_a, model_b))
+    found = panel(*models, corpus, labels=labels, names=names, **options)
     write(found, output, overwrite=overwrite)
     return found
 

@@ -79,7 +79,7 @@ def test_values_are_those_of_the_measures(record, tiny, noisy, texts):
 
 
 def test_record_says_what_was_compared(record, texts):
-    assert record["schema"] == 1
+    assert record["schema"] == 2
     first = record["models"][0]
     assert (first["name"], first["layers"], first["width"], first["dtype"]) == ("clean", 3, 32, "float32")
     assert record["corpus"]["texts"] == len(texts)
@@ -198,12 +198,30 @@ def test_other_depth_is_matched_by_relative_depth(make_model, tiny, texts):
     assert "matched" in summary(record)
 
 
-def test_models_that_cannot_be_compared_are_refused(make_model, tiny, texts, labels):
+def test_other_tokens_are_compared_where_they_end_together(make_model, tiny, texts):
+    """The same words under other ids: every token has its counterpart, and the values are those of equal ids."""
     shuffled = make_model(words=["one", "zero", "two", "three"])
-    with pytest.raises(
-        InputError, match=r"texts\[1\]: expected the same tokens .* 3 \(3 4 1\) from a and 3 \(3 4 2\) from b"
-    ):
-        panel(tiny, shuffled, ["two three", "two three zero"], k=[1], progress=False)
+    record = panel(tiny, shuffled, ["two three", "two three zero"], k=[1], progress=False)
+    assert record["settings"]["estimator"] == "exact"  # two texts are too few for the fast one
+    assert record["corpus"]["alignment"]["method"] == "spans"
+    assert record["corpus"]["alignment"]["share_a"] == 1
+
+
+def test_one_vector_per_text_is_compared_beside_the_tokens(tiny, texts):
+    """Against the measures on the sentence embeddings that encode() gives, before normalisation."""
+    record = panel(tiny, tiny, texts, k=[2], estimator="exact", progress=False)
+    last = record["pooled"]["layers"][-1]
+    assert last["linear_cka"]["biased"] == pytest.approx(1)
+    assert last["knn_overlap"]["2"]["value"] == 1
+    assert record["pooled"]["sample"]["tokens"] == len(texts)
+    other = panel(tiny, tiny, texts[:4], k=[2], progress=False)
+    assert other["pooled"] is None
+    assert "more texts" in other["omitted"]["pooled"]
+
+
+def test_models_that_cannot_be_compared_are_refused(make_model, tiny, texts, labels):
+    with pytest.raises(InputError, match="the fast estimator needs at least 8, got 2"):
+        panel(tiny, tiny, texts[:2], k=[1], estimator="fast", progress=False)
     for change, message in (
         ({"names": ("x", "x")}, "two different names"),
         ({"k": [10_000]}, "k: expected less than"),
