@@ -295,6 +295,7 @@ def audit(base: str, reasoning: str, as_json: bool, **options: Any) -> None:
     "--estimator", type=click.Choice(["fast", "exact"]),
     help="exact: all tokens, all pairs, as in the paper; by default fast from 8 texts on.",
 )  # fmt: skip
+@click.option("--probe", type=click.Choice(["logistic", "ridge"]), default="logistic", show_default=True)
 @click.option("--k", type=click.IntRange(min=1), multiple=True, default=(5, 10, 50), show_default=True,
               help="Numbers of neighbours; repeatable.")  # fmt: skip
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longer texts are cut.")

@@ -356,6 +356,7 @@ def _probe(
         [labels[text] for text in texts[order].tolist()],
         seed=settings.seed,
         test_share=settings.test_share,
+        kind=settings.probe,
     )
     return {
         "own": found.own,

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -42,6 +42,7 @@ def panel(
     sink_ratio: float = 10.0,
     test_share: float = 0.2,
     estimator: Precision | None = None,
+    probe: Literal["logistic", "ridge"] = "logistic",
     batch_tokens: int = 1024,
     max_tokens: int | None = None,
     cache: Path | None = None,
@@ -65,6 +66,7 @@ def panel(
         test_share: Share of sentences Procrustes and the probe are scored on.
         estimator: ``"fast"`` or ``"exact"``, see :class:`~st_reasoning.hrsa.settings.Settings`; by default fast where
             there are enough texts for it.
+        probe: How the linear probe is fitted.
         batch_tokens: Positions per forward pass, pads included.
         max_tokens: Longer texts are cut; by default to the shorter ``max_seq_length`` of the two.
         cache: A folder that keeps hidden states, for a run that is killed and for later ones with one of the models.
@@ -87,7 +89,12 @@ def panel(
     if estimator == "fast" and len(texts) < FEWEST_TEXTS:
         raise InputError(f'texts: the fast estimator needs at least {FEWEST_TEXTS}, got {len(texts)}; use "exact"')
     settings = Settings(
-        k=tuple(sorted(set(k))), seed=seed, sink_ratio=sink_ratio, test_share=test_share, estimator=estimator
+        k=tuple(sorted(set(k))),
+        seed=seed,
+        sink_ratio=sink_ratio,
+        test_share=test_share,
+        estimator=estimator,
+        probe=probe,
     )
     if len(set(names)) != 2 or not all(names) or "either" in names:
         raise InputError(f"names: expected two different names, neither of them 'either', got {names}")
@@ -148,6 +155,7 @@ def panel(
             "sink_ratio": settings.sink_ratio,
             "test_share": settings.test_share,
             "estimator": settings.estimator,
+            "probe": settings.probe,
             "tokens": settings.tokens,
             "queries": settings.queries,
             "minibatch": settings.minibatch,

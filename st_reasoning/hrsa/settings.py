@@ -27,6 +27,7 @@ class Settings:
         estimator: ``"exact"`` follows the paper: all tokens, all pairs. ``"fast"`` estimates CKA from minibatches with
             one token of each sentence, and takes a sample of the tokens as queries of k-NN.
         tokens: The most tokens that ``"fast"`` looks at; of more, that many are drawn.
+        probe: ``"logistic"`` or ``"ridge"``.
         queries: The most queries of k-NN for ``"fast"``; their candidates are all tokens looked at.
         minibatch: Tokens per minibatch for ``"fast"``.
     """
@@ -36,6 +37,7 @@ class Settings:
     sink_ratio: float = 10.0
     test_share: float = 0.2
     estimator: Precision = "exact"
+    probe: Literal["logistic", "ridge"] = "logistic"
     tokens: int = 16_384
     queries: int = 1024
     minibatch: int = 256

@@ -354,3 +354,25 @@ def test_ties_are_broken_in_row_order():
     assert near[0].tolist() == [1, 2, 3]
     assert near[1].tolist() == [0, 2, 3]
     assert (near[3:] == torch.tensor([0, 1, 2])).all()
+
+
+def test_ridge_probe_is_the_closed_form():
+    """Least squares on +-1 indicators with alpha on the coefficients, intercept free; answers by the largest."""
+    x, y = pair(90, 6, 6, seed=4)
+    labels = x[:, :3].argmax(dim=1).tolist()
+    found = measures.linear_probe_transfer(x, y, labels, seed=1, kind="ridge", penalty=3.0)
+    from st_reasoning.hrsa.measures.probe import _stratified_split
+
+    names = {name: number for number, name in enumerate(dict.fromkeys(labels))}
+    classes = np.array([names[label] for label in labels])
+    train, test = _stratified_split(classes, 0.2, 1)
+    rows = x.double().numpy()
+    mean, deviation = rows[train].mean(0), rows[train].std(0)
+    wanted = np.where(classes[train][:, None] == np.arange(3), 1.0, -1.0)
+    design = (rows[train] - mean) / deviation
+    weights = np.linalg.solve(design.T @ design + 3.0 * np.eye(6), design.T @ (wanted - wanted.mean(0)))
+    own = (((rows[test] - mean) / deviation) @ weights + wanted.mean(0)).argmax(1) == classes[test]
+    assert found.own == pytest.approx(own.mean())
+    assert found.converged
+    with pytest.raises(InputError, match="unknown probe 'rigde': did you mean 'ridge'"):
+        measures.linear_probe_transfer(x, y, labels, seed=1, kind="rigde")

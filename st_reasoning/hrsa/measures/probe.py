@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
-from st_reasoning.errors import InputError
+from st_reasoning.errors import InputError, unknown_name
 from st_reasoning.hrsa.measures._check import check_pair
 
 MIN_PER_CLASS = 5
@@ -54,8 +55,9 @@ def linear_probe_transfer(
     seed: int,
     test_share: float = 0.2,
     penalty: float = 1.0,
+    kind: Literal["logistic", "ridge"] = "logistic",
 ) -> ProbeTransfer:
-    """Fit a logistic probe on sentence features of x and apply it, frozen, to those of y.
+    """Fit a linear probe on sentence features of x and apply it, frozen, to those of y.
 
     One split, the same for both models: each class is divided into training and test sentences. There is no
     development set because nothing is tuned. Features are standardised with the training mean and deviation
@@ -67,7 +69,9 @@ def linear_probe_transfer(
         labels: m class labels.
         seed: Of the split.
         test_share: Share of each class to score on, at least one sentence.
-        penalty: Weight of half the squared length of the coefficients against the summed log loss (1 / C).
+        penalty: Weight of half the squared length of the coefficients against the summed log loss (1 / C), or of the
+            squared length against the summed squares (alpha of ridge regression on class indicators).
+        kind: Logistic regression, or ridge.
 
     Raises:
         InputError: for malformed input, fewer than two classes, or a class of fewer than 5 sentences.
@@ -76,7 +80,9 @@ def linear_probe_transfer(
     check_labels(labels, x.shape[0])
     if not 0 < test_share < 1:
         raise InputError(f"test_share: expected a share between 0 and 1, got {test_share}")
-    from sklearn.linear_model import LogisticRegression
+    if kind not in ("logistic", "ridge"):
+        raise unknown_name("probe", kind, ("logistic", "ridge"))
+    from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
     names = {name: number for number, name in enumerate(dict.fromkeys(labels))}
     classes = np.array([names[label] for label in labels])
@@ -84,7 +90,11 @@ def linear_probe_transfer(
     features_x, features_y = (features.detach().cpu().double().numpy() for features in (x, y))
     mean, deviation = features_x[train].mean(axis=0), features_x[train].std(axis=0)
     deviation[deviation == 0] = 1  # a feature that is constant in training gets no weight that matters
-    probe = LogisticRegression(C=1 / penalty, max_iter=2000, tol=1e-5)
+    probe: Any = (
+        LogisticRegression(C=1 / penalty, max_iter=2000, tol=1e-5)
+        if kind == "logistic"
+        else RidgeClassifier(alpha=penalty)
+    )
     probe.fit((features_x[train] - mean) / deviation, classes[train])
     own, transferred = (
         float(np.mean(probe.predict((features[test] - mean) / deviation) == classes[test]))
@@ -97,7 +107,7 @@ def linear_probe_transfer(
         classes=len(names),
         train_rows=len(train),
         test_rows=len(test),
-        converged=bool((probe.n_iter_ < probe.max_iter).all()),
+        converged=kind == "ridge" or bool((probe.n_iter_ < probe.max_iter).all()),
     )
 
 
