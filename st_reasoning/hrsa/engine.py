@@ -131,7 +131,9 @@ class Engine:
         """
         if self._stores is None or self._norms is None:
             raise InputError("texts: expected at least one chunk before compute, got none")
-        tokens = compute.Tokens.arrange(self._keys // _PLACES, self._keys, self._types, self._norms, self.settings)
+        tokens = compute.Tokens.arrange(
+            self._keys // _PLACES, self._keys % _PLACES, self._types, self._norms, self.settings
+        )
         for store in self._stores:
             store.arrange(tokens.order)
         # From here on rows are in the order of tokens, also for chunks that come later.

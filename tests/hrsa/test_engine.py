@@ -16,7 +16,7 @@ from st_reasoning.errors import InputError
 from st_reasoning.hrsa import Chunk, Engine, Settings, measures
 from st_reasoning.hrsa.compute import matched_layers
 
-FAST = Settings(k=(3, 10), estimator="fast")
+FAST = Settings(k=(3, 10), estimator="fast", queries=1024, minibatch=256)
 EXACT = Settings(k=(3, 10), estimator="exact")
 
 
