@@ -85,7 +85,7 @@ class Tokens:
         n = len(types)
         if n < _FEWEST_TOKENS:
             raise InputError(f"texts: expected at least {_FEWEST_TOKENS} tokens, got {n}")
-        if len(sentences.unique()) < 2:
+        if len(set(sentences.tolist())) < 2:
             raise InputError("texts: expected at least 2, one to fit Procrustes on and one to score it on, got 1")
         if max(settings.k) >= n:
             raise InputError(f"k: expected less than the {n} tokens of the texts, got {max(settings.k)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -93,8 +94,7 @@ class Engine:
             norms = (_norms(chunk.a, self.names[0]), _norms(chunk.b, self.names[1]))
             starts = torch.searchsorted(chunk.sentences.contiguous(), chunk.sentences)
             keys = chunk.sentences * _PLACES + torch.arange(len(starts)) - starts
-            counts = chunk.sentences.unique_consecutive(return_counts=True)[1]
-            self._texts |= dict(zip(chunk.texts.tolist(), counts.tolist(), strict=True))
+            self._texts |= Counter(chunk.sentences.tolist())
             taken, slots = self._take(keys, chunk.types, norms)
             for store, states in zip(self._stores, (chunk.a, chunk.b), strict=True):
                 store.write(states if len(taken) == len(keys) else states[:, taken], slots)
@@ -207,7 +207,7 @@ class Engine:
         if chunk.types.shape != (n,) or (chunk.sentences.diff() < 0).any():
             raise InputError("chunk: expected a type and a sentence for each token, sentences non-decreasing")
         again = self._texts.keys() & set(chunk.texts.tolist())
-        if again or not torch.equal(chunk.sentences.unique(), chunk.texts):
+        if again or set(chunk.sentences.tolist()) != set(chunk.texts.tolist()):
             said = f"got {min(again)} again" if again else "got tokens of others"
             raise InputError(f"chunk.texts: expected each text once and whole, {said}")
         wanted = self._pooled is not None if self._stores is not None else chunk.pooled_a is not None
@@ -246,7 +246,9 @@ class _Merged:
             engine._pooled = self._rows(engine._pooled, [len(fact[6]) for fact in facts], order, "pooled_")
             engine._pooled_texts = texts[order].tolist()
 
-    def _rows(self, old: tuple[Store, Store] | None, counts: list[int], order: Tensor, name: str) -> tuple[Store, Store]:
+    def _rows(
+        self, old: tuple[Store, Store] | None, counts: list[int], order: Tensor, name: str
+    ) -> tuple[Store, Store]:
         stores = []
         for side, (layers, width) in zip("ab", self.widths, strict=True):
             new = Store(self.folder / f"{name}{side}", layers, width)
@@ -267,7 +269,7 @@ class _Merged:
 
 def _norms(states: Tensor, name: str) -> Tensor:
     """Return the length of every row [L, n] of states [L, n, d]."""
-    norms = torch.linalg.vector_norm(states, dim=2)
+    norms: Tensor = torch.linalg.vector_norm(states, dim=2)
     if not torch.isfinite(norms).all():
         layer = int((~torch.isfinite(norms)).any(dim=1).nonzero()[0])
         raise InputError(f"model {name}: expected finite hidden states, got NaN or infinity at layer {layer}")

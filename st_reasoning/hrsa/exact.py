@@ -13,9 +13,7 @@ from st_reasoning.hrsa.measures.cka import statistics
 from st_reasoning.hrsa.store import Store
 
 
-def linear_cka(
-    stores: tuple[Store, Store], n: int, n_kept: int | None, pairs: Sequence[tuple[int, int]]
-) -> AllCKA:
+def linear_cka(stores: tuple[Store, Store], n: int, n_kept: int | None, pairs: Sequence[tuple[int, int]]) -> AllCKA:
     """Return CKA of the first n rows, of the first n_kept, and of matched layers with standardised columns."""
 
     def over(rows: int) -> measures.CKAMatrices:

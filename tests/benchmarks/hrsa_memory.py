@@ -1,8 +1,8 @@
 """What the HRSA engine needs of memory: `python tests/benchmarks/hrsa_memory.py [TOKENS ...]` (default 13000 130000).
 
-A synthetic stream, in chunks of 10 texts of 26 tokens, of two models with 31 hidden states of width 576. Each number
-of tokens runs in a process of its own, after a small run that loads the libraries. Prints the peak of the resident memory
-above what the process held before, chunk included, and the ratio of the last to the first.
+A synthetic stream, in chunks of 10 texts of 26 tokens, of two models with 31 hidden states of width 576. Each
+number of tokens runs in a process of its own, after a small run that loads the libraries. Prints the peak of the
+resident memory above what the process held before, chunk included, and the ratio of the last to the first.
 """
 
 from __future__ import annotations

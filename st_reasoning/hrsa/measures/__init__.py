@@ -7,8 +7,8 @@ from st_reasoning.hrsa.measures.chance import (
     linear_cka_permutation_chance,
 )
 from st_reasoning.hrsa.measures.cka import (
-    Estimator,
     CKAMatrices,
+    Estimator,
     effective_rank,
     linear_cka,
     linear_cka_matrix,
@@ -24,9 +24,9 @@ from st_reasoning.hrsa.measures.table import TABLE, Change, Measure, register
 
 __all__ = [
     "TABLE",
+    "CKAMatrices",
     "Change",
     "Estimator",
-    "CKAMatrices",
     "Measure",
     "ProbeTransfer",
     "ProcrustesFit",

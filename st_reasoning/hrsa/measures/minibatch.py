@@ -86,7 +86,8 @@ class MinibatchHSIC:
     @classmethod
     def zero(cls, layers_a: int, layers_b: int) -> MinibatchHSIC:
         """Return the sums over no minibatches."""
-        return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in ((layers_a, layers_b), layers_a, layers_b)))
+        zero = torch.zeros((), dtype=torch.float64).new_zeros
+        return cls(zero(layers_a, layers_b), zero(layers_a), zero(layers_b))
 
     def add(self, grams: Tensor, present: Tensor, layers_a: int) -> None:
         """Add minibatches.
@@ -105,7 +106,7 @@ class MinibatchHSIC:
             return
         used = present.any(dim=1)
         inside = present[:, :, None] & present[:, None, :]
-        inside.diagonal(dim1=1, dim2=2).fill_(False)  # noqa: FBT003
+        inside.diagonal(dim1=1, dim2=2).fill_(False)
         inside = inside.to(grams.dtype)
         flat = grams.flatten(start_dim=1)
         rows, traces = [], []

@@ -61,9 +61,7 @@ def knn_overlap(
         queries = torch.arange(n, device=x.device)
     elif queries.ndim != 1 or not len(queries) or queries.min() < 0 or queries.max() >= n:
         raise InputError(f"queries: expected row numbers from 0 to {n - 1}, got {queries}")
-    near_x, near_y = (
-        neighbours(unit_rows(rows, name), queries, sizes, types) for rows, name in ((x, "x"), (y, "y"))
-    )
+    near_x, near_y = (neighbours(unit_rows(rows, name), queries, sizes, types) for rows, name in ((x, "x"), (y, "y")))
     if types is not None:
         return mean_jaccard(near_x.other_types, near_y.other_types, sizes)
     return mean_jaccard(near_x.all, near_y.all, sizes)
@@ -139,7 +137,8 @@ def _nearest(similarity: Tensor, sizes: Sequence[int]) -> Tensor:
 
 def mean_jaccard(near_x: Tensor | None, near_y: Tensor | None, sizes: Sequence[int]) -> dict[int, float]:
     """Return the mean Jaccard index of two lists of neighbours [q, k], for the first ``size`` of each."""
-    assert near_x is not None and near_y is not None
+    assert near_x is not None
+    assert near_y is not None
     found = {}
     for size in sizes:
         first, second = near_x[:, :size], near_y[:, :size]
