@@ -51,7 +51,7 @@ def compare(
 
 def chunks(a: Activations, b: Activations, *, pooled: bool) -> Iterator[Chunk]:
     """Yield the activations of two models a few texts at a time."""
-    texts, lengths = a.sentence.unique_consecutive(return_counts=True)
+    texts, lengths = torch.unique_consecutive(a.sentence, return_counts=True)
     ends = lengths.cumsum(0)
     first = 0
     while first < len(texts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -98,8 +99,7 @@ class Engine:
             norms = (_norms(chunk.a, self.names[0]), _norms(chunk.b, self.names[1]))
             starts = torch.searchsorted(chunk.sentences.contiguous(), chunk.sentences)
             keys = chunk.sentences * _PLACES + torch.arange(len(starts)) - starts
-            counts = chunk.sentences.unique_consecutive(return_counts=True)[1]
-            self._texts |= dict(zip(chunk.texts.tolist(), counts.tolist(), strict=True))
+            self._texts |= Counter(chunk.sentences.tolist())
             taken, slots = self._take(keys, chunk.types, norms)
             for store, states in zip(self._stores, (chunk.a, chunk.b), strict=True):
                 store.write(states if len(taken) == len(keys) else states[:, taken], slots)
@@ -136,7 +136,9 @@ class Engine:
         """
         if self._stores is None or self._norms is None:
             raise InputError("texts: expected at least one chunk before compute, got none")
-        tokens = compute.Tokens.arrange(self._keys // _PLACES, self._keys, self._types, self._norms, self.settings)
+        tokens = compute.Tokens.arrange(
+            self._keys // _PLACES, self._keys % _PLACES, self._types, self._norms, self.settings
+        )
         for store in self._stores:
             store.arrange(tokens.order)
         # From here on rows are in the order of tokens, also for chunks that come later.
@@ -210,7 +212,7 @@ class Engine:
         if chunk.types.shape != (n,) or (chunk.sentences.diff() < 0).any():
             raise InputError("chunk: expected a type and a sentence for each token, sentences non-decreasing")
         again = self._texts.keys() & set(chunk.texts.tolist())
-        if again or not torch.equal(chunk.sentences.unique(), chunk.texts):
+        if again or set(chunk.sentences.tolist()) != set(chunk.texts.tolist()):
             said = f"got {min(again)} again" if again else "got tokens of others"
             raise InputError(f"chunk.texts: expected each text once and whole, {said}")
         wanted = self._pooled is not None if self._stores is not None else chunk.pooled_a is not None
@@ -272,7 +274,7 @@ class _Merged:
 
 def _norms(states: Tensor, name: str) -> Tensor:
     """Return the length of every row [L, n] of states [L, n, d]."""
-    norms = torch.linalg.vector_norm(states, dim=2)
+    norms: Tensor = torch.linalg.vector_norm(states, dim=2)
     if not torch.isfinite(norms).all():
         layer = int((~torch.isfinite(norms)).any(dim=1).nonzero()[0])
         raise InputError(f"model {name}: expected finite hidden states, got NaN or infinity at layer {layer}")

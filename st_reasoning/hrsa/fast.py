@@ -59,11 +59,11 @@ class Columns:
         Sums run over blocks in float32, about a first mean, and over the blocks in float64.
         """
         n = x.shape[0]
-        near = torch.stack([part.sum(dim=0).double() for part in x.split(_ROWS)]).sum(dim=0) / n
+        near = torch.stack([part.sum(dim=0).double() for part in torch.split(x, _ROWS)]).sum(dim=0) / n
         near32 = near.float()
         shift, square = torch.zeros_like(near), torch.zeros_like(near)
         constant = torch.ones(x.shape[1], dtype=torch.bool)
-        for part in x.split(_ROWS):
+        for part in torch.split(x, _ROWS):
             centred = part - near32
             shift += centred.sum(dim=0)
             square += centred.square().sum(dim=0)
@@ -158,7 +158,7 @@ def linear_cka(
     # A mean squared length of one keeps the squares of a massive activation within float32.
     scales = [[float((n / found.squares.sum()).sqrt()) for found in side] for side in columns]
     group = max(1, _BUFFER // (4 * width * width * (count_a + count_b)))
-    for batch in batches.split(group):
+    for batch in torch.split(batches, group):
         grams = torch.empty(count_a + count_b, len(batch), width, width)
         plain = torch.empty(2, len(batch), width, width)
         present = batch >= 0

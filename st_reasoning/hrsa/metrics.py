@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,8 +26,8 @@ class _Pairs(Metric):
     """A metric over paired rows, from sums about a reference row of its own in each process."""
 
     # Sums about different references are stacked, not added: that is left to compute.
-    full_state_update: ClassVar[bool] = True
-    is_differentiable: ClassVar[bool] = False
+    full_state_update = True
+    is_differentiable = False
 
     def __init__(self, width_x: int, width_y: int | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -59,6 +59,7 @@ class _Pairs(Metric):
                 raise InputError(f"{name}: expected {width} columns, got {rows.shape[1]}")
 
     def _begin(self, prefix: str, x: Tensor, y: Tensor, *, square: bool) -> Moments:
+        sums: Moments
         (sums,) = self._sums(prefix, Moments)
         if sums.rows == 0:
             sums = Moments.about(x.double().mean(dim=0), y.double().mean(dim=0), square=square)
@@ -81,7 +82,7 @@ class LinearCKA(_Pairs):
         **kwargs: Of :class:`torchmetrics.Metric`.
     """
 
-    higher_is_better: ClassVar[bool] = True
+    higher_is_better = True
 
     def __init__(
         self, width_x: int, width_y: int | None = None, *, estimator: Estimator = "biased", **kwargs: Any
@@ -118,7 +119,18 @@ class DimensionCorrelation(_Pairs):
         **kwargs: Of :class:`torchmetrics.Metric`.
     """
 
-    higher_is_better: ClassVar[bool] = True
+    higher_is_better = True
+
+    rows: Tensor
+    at_x: Tensor
+    at_y: Tensor
+    x: Tensor
+    y: Tensor
+    xx: Tensor
+    yy: Tensor
+    xy: Tensor
+    least: Tensor
+    greatest: Tensor
 
     def __init__(self, width: int, **kwargs: Any) -> None:
         super().__init__(width, None, **kwargs)
@@ -146,7 +158,8 @@ class DimensionCorrelation(_Pairs):
     def compute(self) -> Tensor:
         """Return the mean correlation, []."""
         rows, at_x, at_y, x, y, xx, yy, xy = (
-            torch.atleast_2d(getattr(self, name)) for name in ("rows", "at_x", "at_y", "x", "y", "xx", "yy", "xy")
+            getattr(self, name).reshape(-1, self.width_x)
+            for name in ("rows", "at_x", "at_y", "x", "y", "xx", "yy", "xy")
         )
         count = rows.sum(dim=0)
         if count[0] < 2:
@@ -158,7 +171,8 @@ class DimensionCorrelation(_Pairs):
             raise InputError("x with y: expected a column that varies in both, got none")
         xx, yy = (xx - 2 * a * x + rows * a * a).sum(dim=0), (yy - 2 * b * y + rows * b * b).sum(dim=0)
         xy = (xy - a * y - b * x + rows * a * b).sum(dim=0)
-        return (xy / xx.sqrt() / yy.sqrt())[varies].mean()
+        correlations: Tensor = (xy / xx.sqrt() / yy.sqrt())[varies]
+        return correlations.mean()
 
 
 class Procrustes(_Pairs):
@@ -174,7 +188,7 @@ class Procrustes(_Pairs):
         **kwargs: Of :class:`torchmetrics.Metric`.
     """
 
-    higher_is_better: ClassVar[bool | None] = None
+    higher_is_better = None
 
     def __init__(self, width: int, *, test_share: float = 0.2, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(width, None, **kwargs)
@@ -213,8 +227,8 @@ class KNNOverlap(Metric):
     """k-NN overlap among a sample of the rows; see :func:`~st_reasoning.hrsa.measures.knn_overlap`.
 
     Rows beyond the sample give place to each other by a hash of their key, so that the sample does not depend on
-    the process or the order. The overlap of a sample is that of a corpus of its size: neighbours that were not drawn are
-    not found.
+    the process or the order. The overlap of a sample is that of a corpus of its size: neighbours that were not
+    drawn are not found.
 
     Args:
         k: Numbers of neighbours.
@@ -223,9 +237,9 @@ class KNNOverlap(Metric):
         **kwargs: Of :class:`torchmetrics.Metric`.
     """
 
-    full_state_update: ClassVar[bool] = True
-    is_differentiable: ClassVar[bool] = False
-    higher_is_better: ClassVar[bool] = True
+    full_state_update = True
+    is_differentiable = False
+    higher_is_better = True
 
     keys: list[Tensor]
     x: list[Tensor]

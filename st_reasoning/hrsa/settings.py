@@ -39,8 +39,8 @@ class Settings:
     estimator: Precision = "exact"
     probe: Literal["logistic", "ridge"] = "logistic"
     tokens: int = 16_384
-    queries: int = 1024
-    minibatch: int = 256
+    queries: int = 2048
+    minibatch: int = 128
 
     def __post_init__(self) -> None:
         if not self.k or min(self.k) < 1:

@@ -39,15 +39,15 @@ class Store:
 
     def write(self, states: Tensor, slots: Tensor) -> None:
         """Put row i of every layer of ``states`` [L, n, d] where ``slots[i]`` says."""
-        slots = slots.cpu().numpy()
-        order = np.argsort(slots, kind="stable")
-        runs = np.split(order, np.flatnonzero(np.diff(slots[order]) != 1) + 1)
+        places = slots.cpu().numpy()
+        order = np.argsort(places, kind="stable")
+        runs = np.split(order, np.flatnonzero(np.diff(places[order]) != 1) + 1)
         for file, layer in zip(self._files, states, strict=True):
             rows = np.ascontiguousarray(layer.detach().cpu().float().numpy())
             for run in runs:
                 straight = (np.diff(run) == 1).all()
                 part = rows[run[0] : run[-1] + 1] if straight else rows[run]
-                _write(file, part, int(slots[run[0]]) * self.width * _FLOAT.itemsize)
+                _write(file, part, int(places[run[0]]) * self.width * _FLOAT.itemsize)
 
     def write_layer(self, layer: int, rows: Tensor) -> None:
         """Make ``rows`` [n, d] all there is of a layer."""
@@ -58,7 +58,8 @@ class Store:
         rows = np.empty((stop - start, self.width), dtype=_FLOAT)
         if start == stop:
             return torch.from_numpy(rows)  # memoryview cannot look at nothing
-        left, at = memoryview(rows).cast("B"), start * self.width * _FLOAT.itemsize
+        left = memoryview(rows.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        at = start * self.width * _FLOAT.itemsize
         while left:
             done = os.preadv(self._files[layer], [left], at)
             if done == 0:
@@ -96,7 +97,7 @@ class StoredLayer:
 
 
 def _write(file: int, rows: np.ndarray, at: int) -> None:
-    left = memoryview(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
+    left = memoryview(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
     while left:
         done = os.pwrite(file, left, at)
         left, at = left[done:], at + done

@@ -55,7 +55,7 @@ def test_every_minibatch_holds_a_sentence_once(lengths):
 
 
 def test_too_few_sentences_are_refused():
-    with pytest.raises(InputError, match='expected at least 8, .*got 3; use estimator "exact"'):
+    with pytest.raises(InputError, match=r'expected at least 8, .*got 3; use estimator "exact"'):
         draw_minibatches(torch.arange(3).repeat_interleave(50), size=10, seed=0)
 
 
@@ -100,3 +100,19 @@ def test_tokens_of_a_sentence_do_not_make_unrelated_data_alike():
     for part in draw_minibatches(sentences, size=256, seed=0).split(8):
         found.add(grams([x - x.mean(0), y - y.mean(0)], part), part >= 0, 1)
     assert abs(float(found.debiased())) < 0.01
+
+
+def test_debiased_cka_equals_a_public_package():
+    # pytorch-cka 1.1.3 computes HSIC_1 from stacks of Gram matrices.
+    hsic = pytest.importorskip("cka.hsic", reason="needs `pip install pytorch-cka`").hsic
+    generator = torch.Generator().manual_seed(0)
+    xs = [torch.randn(50, d, generator=generator, dtype=torch.float64) + 1 for d in (6, 90)]
+    ys = [xs[0] + torch.randn(50, 6, generator=generator), xs[1] @ torch.randn(90, 30, generator=generator).double()]
+    cross, own_x, own_y = hsic(*(torch.stack([rows @ rows.T for rows in side]) for side in (xs, ys)))
+    expected = cross / own_x.sqrt()[:, None] / own_y.sqrt()[None, :]
+    found = measures.linear_cka_matrix(xs, ys, estimator="debiased")
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    batch = torch.arange(50)[None]
+    once = MinibatchHSIC.zero(2, 2)
+    once.add(grams([*xs, *ys], batch), batch >= 0, 2)
+    torch.testing.assert_close(once.debiased(), expected, rtol=0, atol=1e-6)

@@ -86,7 +86,8 @@ class MinibatchHSIC:
     @classmethod
     def zero(cls, layers_a: int, layers_b: int) -> MinibatchHSIC:
         """Return the sums over no minibatches."""
-        return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in ((layers_a, layers_b), layers_a, layers_b)))
+        zero = torch.zeros((), dtype=torch.float64).new_zeros
+        return cls(zero(layers_a, layers_b), zero(layers_a), zero(layers_b))
 
     def add(self, grams: Tensor, present: Tensor, layers_a: int) -> None:
         """Add minibatches.

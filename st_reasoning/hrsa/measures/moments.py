@@ -115,8 +115,8 @@ def summed(parts: Sequence[Moments], at_x: Tensor, at_y: Tensor) -> Moments:
 class Norms:
     """Fourth moments of paired rows: what debiased CKA needs beside the second ones.
 
-    With u, v the rows less their references: sums of |u|^4, |v|^4 and |u|^2 |v|^2, [], and of |u|^2 and |v|^2 times each
-    of u [d_x] and v [d_y].
+    With u, v the rows less their references: sums of |u|^4, |v|^4 and |u|^2 |v|^2, [], and of |u|^2 and |v|^2
+    times each of u [d_x] and v [d_y].
     """
 
     xx: Tensor

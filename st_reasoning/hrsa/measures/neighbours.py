@@ -137,7 +137,8 @@ def _nearest(similarity: Tensor, sizes: Sequence[int]) -> Tensor:
 
 def mean_jaccard(near_x: Tensor | None, near_y: Tensor | None, sizes: Sequence[int]) -> dict[int, float]:
     """Return the mean Jaccard index of two lists of neighbours [q, k], for the first ``size`` of each."""
-    assert near_x is not None and near_y is not None
+    assert near_x is not None
+    assert near_y is not None
     found = {}
     for size in sizes:
         first, second = near_x[:, :size], near_y[:, :size]

@@ -178,7 +178,7 @@ def register(measure: Measure) -> None:
         after = value(changed(change, y), f"after {change}")
         if change in measure.invariant_to and abs(after - before) > _STILL:
             raise InputError(
-                f"measure {measure.name}: expected invariance to {change}, got {before:.6f} before and {after:.6f} after"
+                f"measure {measure.name}: expected invariance to {change}, got {before:.6f}, then {after:.6f}"
             )
         if change in measure.varies_under and abs(after - before) < _MOVED:
             raise InputError(
