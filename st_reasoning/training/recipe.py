@@ -164,7 +164,7 @@ class TrainingRecipe:
     hard_negatives: int = 3
     max_bad_rows: int = 0
     batch_size: int = 2048
-    mini_batch_tokens: int | None = 8192
+    mini_batch_tokens: int | None = 4096
     epochs: float = 1.0
     max_steps: int | None = None
     temperature: float = 0.02
