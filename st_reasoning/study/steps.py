@@ -129,8 +129,8 @@ def compare_models(
     refuse_existing(output, overwrite=overwrite)
     corpus, labels = read_corpus(texts)
     names = names or _names(model_a, model_b)
-    models = (open_model(name, attention=attention) for name in (model_a, model_b))
-    found = panel(*models, corpus, labels=labels, names=names, **options)
+    a, b = (open_model(name, attention=attention) for name in (model_a, model_b))
+    found = panel(a, b, corpus, labels=labels, names=names, **options)
     write(found, output, overwrite=overwrite)
     return found
 
