@@ -116,7 +116,7 @@ def check(folder: Path, attention: str | None, as_json: bool) -> None:
 @click.option("--output", type=OUTPUT, required=True, help="The folder to write.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Order of the examples.")
 @click.option("--device", help="cpu, cuda, cuda:1, ...; by default what torch finds.")
-@click.option("--report-to", multiple=True, help="tensorboard, wandb, ...; repeatable.")
+@click.option("--report-to", multiple=True, help="tensorboard (to OUTPUT.logs), wandb, ...; repeatable.")
 @click.option("--keep-checkpoints", is_flag=True, help="Leave OUTPUT.checkpoints when the training is done.")
 @OVERWRITE
 @JSON

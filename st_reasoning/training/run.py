@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +185,8 @@ def train(
     """Convert ``backbone``, train it by ``recipe`` and write the embedder to ``output``.
 
     With ``save_every`` in the recipe, checkpoints are written beside it, to ``OUTPUT.checkpoints``; the same call
-    after an interruption goes on from the last one and ends with the same weights. Started by ``accelerate launch`` or
+    after an interruption goes on from the last one and ends with the same weights. TensorBoard's logs, if asked for by
+    ``report_to``, go to ``OUTPUT.logs``, or where TENSORBOARD_LOGGING_DIR says. Started by ``accelerate launch`` or
     ``torchrun``, the processes share each batch.
 
     Args:
@@ -219,7 +222,8 @@ def train(
         arguments |= {"output_dir": str(checkpoints.folder), "save_total_limit": None if keep_checkpoints else 2}
     if device == "cpu":
         arguments = {"use_cpu": True, **arguments}
-    trainer = build_trainer(recipe, model, seed=seed, data=data, **arguments)
+    with _logging_beside(output):
+        trainer = build_trainer(recipe, model, seed=seed, data=data, **arguments)
     latest = None
     if recipe.save_every:
         with trainer.args.main_process_first(desc="looking for checkpoints"):
@@ -305,6 +309,20 @@ def _refuse_unknown_trackers(names: str | list[str]) -> None:
             raise unknown_name("tracker", name, known, where="report_to")
         if name not in integration_utils.get_available_reporting_integrations():  # type: ignore[no-untyped-call]
             raise InputError(f"reporting to {name} needs its package: pip install {name}")
+
+
+@contextlib.contextmanager
+def _logging_beside(output: Path) -> Iterator[None]:
+    """Let a tracker that is made meanwhile log beside the output; by itself it would do so below the checkpoints."""
+    name = "TENSORBOARD_LOGGING_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(output.with_name(f"{output.name}.logs"))
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _own_gpu() -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +236,10 @@ def test_only_a_mixture_of_experts_looks_for_weights_without_a_gradient(
     for backbone, expected in ((tiny_llm, False), (tmp_path / "mixtral", True)):
         trainer = recipe(two_sets).trainer(convert(str(backbone)), seed=0)
         assert trainer.args.ddp_find_unused_parameters is expected
+
+
+def test_tensorboard_logs_beside_the_output(tiny_llm: Path, two_sets: tuple[DataSet, ...], tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs `pip install tensorboard`")
+    train(recipe(two_sets, max_steps=1), str(tiny_llm), tmp_path / "out", report_to=["tensorboard"])
+    assert list((tmp_path / "out.logs").glob("events*"))
+    assert "TENSORBOARD_LOGGING_DIR" not in os.environ
