@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,8 +140,8 @@ def train(recipe: Path, backbone: str, output: Path, overwrite: bool, as_json: b
     options["report_to"] = list(options["report_to"]) or "none"
     with _working():
         facts = run(parsed, backbone, output, overwrite=overwrite, **options)
-    if facts["rank"] > 0:
-        return
+    if int(os.environ.get("RANK", "0")) > 0:
+        return  # of several processes the first one answers
     _answer(
         facts,
         as_json,

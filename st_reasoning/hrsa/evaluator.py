@@ -19,13 +19,13 @@ from st_reasoning.hrsa.activations import batches, tokenise
 from st_reasoning.hrsa.align import align
 from st_reasoning.hrsa.compute import sinks_of
 from st_reasoning.hrsa.forward import Arm
+from st_reasoning.hrsa.settings import Settings
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 SCHEMA = 1
-# As in a panel: a token is a sink where its norm is more than this many times the median.
-SINK_RATIO = 10.0
+SINK_RATIO = Settings.sink_ratio  # as in a panel
 
 
 class HRSAEvaluator(SentenceEvaluator):

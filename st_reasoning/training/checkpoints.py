@@ -33,6 +33,8 @@ class Checkpoints:
             InputError: if it holds checkpoints of another one, unless ``overwrite``, which deletes them.
         """
         run = self.folder / RUN
+        if not run.is_file() and any(self.folder.glob("checkpoint-*")):
+            raise InputError(f"{self.folder} holds checkpoints that st-reasoning did not write; move them elsewhere")
         if run.is_file() and read_json(run).get("fingerprint") != self.fingerprint:
             if not overwrite:
                 raise InputError(

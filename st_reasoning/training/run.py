@@ -241,12 +241,12 @@ def train(
             "first_bad_rows": list(data.bad_row_names),
         },
         "devices": world_size(),
-        "rank": trainer.args.process_index,
         "resumed_at": int(latest.name.split("-")[1]) if latest else None,
         **_run(trainer, recipe, latest, backbone),
     }
     _write(trainer, recipe, backbone, output, overwrite=overwrite, training=facts)
-    if trainer.is_world_process_zero() and not keep_checkpoints:
+    # Without save_every, what has that name is not this training's.
+    if recipe.save_every and trainer.is_world_process_zero() and not keep_checkpoints:
         checkpoints.remove()
     return facts
 
@@ -279,7 +279,7 @@ def _run(trainer: RecipeTrainer, recipe: TrainingRecipe, latest: Path | None, ba
 
 def _write(trainer: RecipeTrainer, recipe: TrainingRecipe, backbone: str, output: Path, **facts: Any) -> None:
     """Write the trained embedder once, from the first process."""
-    from st_reasoning.training.lora import merge_lora
+    from st_reasoning.training.lora import add_lora, merge_lora
 
     model: Any = trainer.model
     if trainer.is_fsdp_enabled:
@@ -288,8 +288,6 @@ def _write(trainer: RecipeTrainer, recipe: TrainingRecipe, backbone: str, output
         if trainer.is_world_process_zero():
             model = convert(backbone, device="cpu", **recipe.conversion())
             if recipe.lora is not None:
-                from st_reasoning.training.lora import add_lora
-
                 add_lora(model, recipe.lora, seed=0)
             model.load_state_dict(weights)
     if trainer.is_world_process_zero():

@@ -265,6 +265,26 @@ def test_a_copy_with_another_weight_in_its_last_layer_is_not_published(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_in_half_precision_a_copy_that_embeds_otherwise_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In wide embeddings each element is small: by the largest difference of elements these would be the same."""
+    model = convert(str(make_llama(tmp_path / "llm", hidden_size=512)), dtype="bfloat16")
+    module = sys.modules["st_reasoning.backbone.saving"]
+    embeddings = module._first_embeddings
+
+    def shifted(embedder: SentenceTransformer) -> dict[str, torch.Tensor]:
+        found = embeddings(embedder)
+        if embedder is not model:
+            noise = torch.randn(2, 512, generator=torch.Generator().manual_seed(0))
+            found["embeddings of documents"] = found["embeddings of documents"] + 0.007 * noise.clamp(-3, 3)
+        return found
+
+    monkeypatch.setattr(module, "_first_embeddings", shifted)
+    with pytest.raises(ConversionError, match="embeddings of documents are not the same"):
+        save_embedder(model, tmp_path / "out")
+
+
 def test_the_proven_copy_takes_no_memory_for_its_weights(tmp_path: Path) -> None:
     """They are mapped from the files; a change of the library that copies them would need twice the model."""
 

@@ -95,3 +95,15 @@ def test_checkpoints_of_another_training_are_not_taken_up(tiny_llm: Path, tmp_pa
         train(parsed, str(tiny_llm), tmp_path / "other", seed=1)
     facts = train(parsed, str(tiny_llm), tmp_path / "other", seed=1, overwrite=True)
     assert facts["resumed_at"] is None
+
+
+def test_what_others_left_under_that_name_is_not_deleted(tiny_llm: Path, tmp_path: Path) -> None:
+    """Without checkpoints of its own a training has nothing to remove, and foreign ones are not swept away."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({**RECIPE, "max_steps": 1, "save_every": None}))
+    foreign = tmp_path / "out.checkpoints" / "checkpoint-5"
+    foreign.mkdir(parents=True)
+    train(TrainingRecipe.read(recipe), str(tiny_llm), tmp_path / "out")
+    assert foreign.is_dir()
+    with pytest.raises(InputError, match="holds checkpoints that st-reasoning did not write"):
+        Checkpoints(foreign.parent, "a").claim(overwrite=True)
