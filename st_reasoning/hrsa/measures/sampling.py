@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from st_reasoning import stats
+
 
 def hashed(keys: Tensor, seed: int) -> Tensor:
-    """Return a random-looking int64 for each key [n], int64 (the finaliser of splitmix64)."""
-    mixed = keys + torch.tensor(seed + 1, device=keys.device) * -7046029254386353131  # as a tensor it wraps around
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        mixed = (mixed ^ ((mixed >> shift) & ((1 << (64 - shift)) - 1))) * factor
-    return mixed ^ ((mixed >> 31) & ((1 << 33) - 1))
+    """Return a random-looking int64 for each key [n], int64; see :func:`st_reasoning.stats.hashed`."""
+    return torch.from_numpy(stats.hashed(keys.cpu().numpy(), seed)).to(keys.device)
 
 
 def chosen(keys: Tensor, share: float, seed: int) -> Tensor:
