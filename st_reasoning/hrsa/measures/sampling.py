@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from st_reasoning import stats
+from st_reasoning.stats import hashed as hashed_array
 
 
 def hashed(keys: Tensor, seed: int) -> Tensor:
     """Return a random-looking int64 for each key [n], int64; see :func:`st_reasoning.stats.hashed`."""
-    return torch.from_numpy(stats.hashed(keys.cpu().numpy(), seed)).to(keys.device)
+    return torch.from_numpy(hashed_array(keys.cpu().numpy(), seed)).to(keys.device)
 
 
 def chosen(keys: Tensor, share: float, seed: int) -> Tensor:
