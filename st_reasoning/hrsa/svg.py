@@ -23,6 +23,7 @@ Matrix = Sequence[Sequence[float | None]]
 # Units of the drawings. As wide as a phone shows without shrinking its text below 10 pixels.
 _WIDTH, _HEIGHT = 380.0, 230.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 8.0, 8.0, 38.0
+_ROUNDING = 1e-4  # a similarity of 1 may come out as a little more
 _PIXELS = 6  # of a cell's edge in the picture of a heat map: viewers that smooth pictures keep its cells apart
 
 
@@ -104,8 +105,8 @@ def limits(curves: Iterable[Curve], low: float | None, high: float | None) -> tu
     first, last = min(lowest, lowest if low is None else low), max(highest, highest if high is None else high)
     room = 0.04 * (last - first) or 0.05 * abs(last) or 1.0
     return (
-        low if low is not None and lowest >= low else lowest - room,
-        high if high is not None and highest <= high else highest + room,
+        low if low is not None and lowest >= low - _ROUNDING else lowest - room,
+        high if high is not None and highest <= high + _ROUNDING else highest + room,
     )
 
 

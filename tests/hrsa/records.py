@@ -138,6 +138,13 @@ def reading(word: str = "stable") -> dict[str, Any]:
     }
 
 
+def full(**changes: Any) -> dict[str, Any]:
+    """Return a record with everything a page can show; ``changes`` are those of :func:`record`."""
+    made = record(**{"ceiling": True, "pooled": True, **changes})
+    made["reading"] = reading()
+    return made
+
+
 def realignment(layers: int = 31) -> dict[str, Any]:
     """Return changes of two values at each layer, one of them without interval at layer 1."""
     make = Maker(5)
