@@ -150,9 +150,9 @@ class _Shared:
     ) -> _Shared:
         n, n_kept = len(tokens.order), tokens.kept
         with watch.part("columns"):
-            columns = _both_sides(stores, n)
+            columns = _both_sides(stores, tokens, n)
         with watch.part("sensitivity"):
-            kept = columns if n_kept == n else _both_sides(stores, n_kept) if tokens.usable else None
+            kept = columns if n_kept == n else _both_sides(stores, tokens, n_kept) if tokens.usable else None
         correlation = kept_correlation = None
         if stores[0].width == stores[1].width:
             with watch.part("dimension_correlation"):
@@ -166,7 +166,7 @@ class _Shared:
         with watch.part("linear_cka"):
             if settings.estimator == "fast":
                 assert batches is not None
-                cka = fast.linear_cka(stores, columns, kept, pairs, tokens, batches)
+                cka = fast.linear_cka(stores, columns, kept, pairs, tokens, batches, seed=settings.seed)
             else:
                 cka = exact.linear_cka(stores, columns, kept, pairs, tokens)
         return cls(columns, cka.whole, cka.kept, cka.standardised, correlation, kept_correlation, batches)
@@ -190,8 +190,8 @@ class _Shared:
         return found
 
 
-def _both_sides(stores: Stores, n: int) -> tuple[list[Columns], list[Columns]]:
-    return fast.facts(stores[0], range(len(stores[0])), n), fast.facts(stores[1], range(len(stores[1])), n)
+def _both_sides(stores: Stores, tokens: Tokens, n: int) -> tuple[list[Columns], list[Columns]]:
+    return fast.facts(stores[0], tokens.sentences[:n]), fast.facts(stores[1], tokens.sentences[:n])
 
 
 def _chances(stores: Stores, tokens: Tokens, shared: _Shared, pair: tuple[int, int]) -> dict[str, float]:
@@ -207,7 +207,7 @@ def _chances(stores: Stores, tokens: Tokens, shared: _Shared, pair: tuple[int, i
     if shared.batches is not None:
         most = max(1, _CHANCE_ROWS // shared.batches.shape[1])
         found["biased"], found["debiased"] = fast.chance_cka(
-            stores, shared.columns, pair, shared.batches[:most], tokens.partners
+            stores, shared.columns, pair, shared.batches[:most], tokens
         )
     return found
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from st_reasoning.hrsa import measures
 from st_reasoning.hrsa.fast import CKA, AllCKA, Columns
 from st_reasoning.hrsa.measures.columns import FLOAT32_RUN, row_blocks
-from st_reasoning.hrsa.measures.minibatch import block_products, block_squares, block_sums, ratio, without
+from st_reasoning.hrsa.measures.minibatch import block_products, block_sums, ratio, without
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
 
@@ -186,8 +186,8 @@ def _result(sums: _Sums, sources: Sequence[_Source], count_a: int, tokens: Token
         cross, own = sums.cross, sums.own
         if not debias:
             cross = cross + block_products(diagonal[a], diagonal[b], blocks, count)
-            own = own + block_squares(diagonal, blocks, count)
-        products, squares = block_products(of[a], of[b], blocks, count), block_squares(of, blocks, count)
+            own = own + block_sums(diagonal.square(), blocks, count)
+        products, squares = block_products(of[a], of[b], blocks, count), block_sums(of.square(), blocks, count)
         totals = block_sums(of, blocks, count)
         size = torch.tensor([float(n)], dtype=torch.float64)
         # HSIC_1 of a layer with itself is a squared length; below the floor it is what rounding left of zero.

@@ -9,13 +9,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa import measures
 from st_reasoning.hrsa.measures.columns import FLOAT32_RUN
-from st_reasoning.hrsa.measures.minibatch import MinibatchHSIC
+from st_reasoning.hrsa.measures.minibatch import PairSums
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
 
@@ -23,6 +24,8 @@ from st_reasoning.hrsa.tokens import Tokens
 _BUFFER = 160 << 20
 # Rows worked on at a time: what fits in a cache is read from memory once.
 _ROWS = 512
+# Bytes of Gram matrices of heavy tokens: 1,024 of them in two models of 38 layers.
+_HEAVY_BUFFER = 320 << 20
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,15 @@ class Columns:
         variance: [d], float64; 0 where ``constant``.
         constant: [d], whether the column holds one value only.
         squares: [n], float64: squared lengths of the centred rows.
-        standardised: [n], float64: of the rows with every column at mean 0 and variance 1.
+        within: [n], float64: products of the centred rows with the sum of those of their sentence.
+        standardised: [2, n], float64: both, of the rows with every column at mean 0 and variance 1.
     """
 
     mean: Tensor
     variance: Tensor
     constant: Tensor
     squares: Tensor
+    within: Tensor
     standardised: Tensor
 
     @property
@@ -55,37 +60,47 @@ class Columns:
         return float(self.variance.max()) / total if total > 0 else 0.0
 
     @classmethod
-    def of(cls, x: Tensor) -> Columns:
-        """Return the facts of x [n, d], float32.
+    def of(cls, x: Tensor, sentences: Tensor) -> Columns:
+        """Return the facts of x [n, d], float32, of sentences [n] numbered from 0.
 
         Sums run over blocks in float32, about a first mean, and over the blocks in float64.
         """
-        n = x.shape[0]
+        n, width = x.shape
         near = torch.stack([part.sum(dim=0).double() for part in torch.split(x, _ROWS)]).sum(dim=0) / n
         near32 = near.float()
         shift, square = torch.zeros_like(near), torch.zeros_like(near)
-        constant = torch.ones(x.shape[1], dtype=torch.bool)
-        for part in torch.split(x, _ROWS):
+        constant = torch.ones(width, dtype=torch.bool)
+        by_sentence = x.new_zeros(int(sentences.max()) + 1, width)
+        for part, numbers in zip(torch.split(x, _ROWS), torch.split(sentences, _ROWS), strict=True):
             centred = part - near32
             shift += centred.sum(dim=0)
             square += centred.square().sum(dim=0)
             constant &= (part == x[0]).all(dim=0)
+            by_sentence.index_add_(0, numbers, centred)
         shift /= n
         mean, variance = near32.double() + shift, (square / n - shift.square()).clamp_min(0)
         variance[constant] = 0
         constant |= variance == 0
-        found = cls(mean, variance, constant, *(torch.empty(n, dtype=torch.float64) for _ in range(2)))
+        zeros = (torch.empty(n, dtype=torch.float64) for _ in range(2))
+        found = cls(mean, variance, constant, *zeros, torch.empty(2, n, dtype=torch.float64))
         mean32, factors = mean.float(), found.factors.float()
+        by_sentence -= torch.bincount(sentences)[:, None] * (mean32 - near32)
         for start in range(0, n, _ROWS):
-            part = x[start : start + _ROWS] - mean32
-            found.squares[start : start + _ROWS] = part.square().sum(dim=1)
-            found.standardised[start : start + _ROWS] = part.mul_(factors).square_().sum(dim=1)
+            rows = slice(start, start + _ROWS)
+            part, others = x[rows] - mean32, by_sentence[sentences[rows]]
+            found.squares[rows] = part.square().sum(dim=1)
+            found.within[rows] = (part * others).sum(dim=1)
+            part *= factors
+            others *= factors
+            found.standardised[0, rows] = part.square().sum(dim=1)
+            found.standardised[1, rows] = (part * others).sum(dim=1)
         return found
 
 
-def facts(store: Store, layers: Sequence[int], n: int) -> list[Columns]:
-    """Return the facts of the first n rows of some layers."""
-    return [Columns.of(store.read(layer, 0, n)) for layer in layers]
+def facts(store: Store, sentences: Tensor) -> list[Columns]:
+    """Return the facts of every layer over its first rows, whose sentences [n] are given."""
+    numbers = sentences.unique(return_inverse=True)[1]
+    return [Columns.of(store.read(layer, 0, len(sentences)), numbers) for layer in range(len(store))]
 
 
 def correlation(
@@ -177,29 +192,6 @@ class AllCKA:
     standardised: list[CKA]
 
 
-def result(hsic: MinibatchHSIC, squares_a: Tensor, squares_b: Tensor, blocks: Tensor | None = None) -> CKA:
-    """Return both estimators of CKA.
-
-    Args:
-        hsic: Sums over minibatches.
-        squares_a: [L_a, n], squared lengths of the centred rows, in the scale of the Gram matrices.
-        squares_b: [L_b, n].
-        blocks: [n], their blocks; by default all are one block.
-    """
-    biased, biased_left_out, own_a, own_b = hsic.biased(squares_a, squares_b, blocks)
-    debiased, debiased_left_out = hsic.debiased()
-    return CKA(
-        measures.CKAMatrices(
-            biased=biased.clamp(0, 1),
-            debiased=debiased,
-            effective_rank_x=squares_a.sum(dim=1).square() / own_a,
-            effective_rank_y=squares_b.sum(dim=1).square() / own_b,
-        ),
-        biased_left_out,
-        debiased_left_out,
-    )
-
-
 def linear_cka(
     stores: tuple[Store, Store],
     columns: tuple[list[Columns], list[Columns]],
@@ -207,69 +199,187 @@ def linear_cka(
     pairs: Sequence[tuple[int, int]],
     tokens: Tokens,
     batches: Tensor,
+    *,
+    seed: int,
 ) -> AllCKA:
     """Estimate CKA from minibatches that hold one token of each sentence at most.
+
+    Pairs of ``tokens.heavy`` are all looked at, and their pairs with a sample of the others: a few of them may be
+    most of what raw states amount to.
 
     Args:
         stores: The two models.
         columns: Facts of every layer over all n rows.
         kept: Over the rows that are no sinks, which come first; None if there are too few of them.
         pairs: The matched layers.
-        tokens: Their blocks.
+        tokens: Their sentences and blocks.
         batches: [M, b], rows of minibatches, -1 where there is none.
+        seed: Of the sample.
     """
     n, count_a, count_b, blocks = len(tokens.order), len(stores[0]), len(stores[1]), tokens.block_count
-    width = batches.shape[1]
-    whole, guarded = (MinibatchHSIC.zero(count_a, count_b, blocks) for _ in range(2))
-    standardised = [MinibatchHSIC.zero(1, 1, blocks) for _ in pairs]
-    kept_rows = len(kept[0][0].squares) if kept is not None else 0
-    centres = kept if kept is not None else columns
-    scales = _scales(columns, n)
-    group = max(1, _BUFFER // (4 * width * width * (count_a + count_b)))
-    for batch in torch.split(batches, group):
-        grams = torch.empty(count_a + count_b, len(batch), width, width)
-        plain = torch.empty(2, len(batch), width, width)
-        present = batch >= 0
-        block = tokens.blocks[batch.clamp_min(0)]
-        done: set[int] = set()
+    whole, guarded = (PairSums.zero(count_a, count_b, blocks) for _ in range(2))
+    standardised = [PairSums.zero(1, 1, blocks) for _ in pairs]
+    guard = kept is not None and tokens.kept < n
+    layers = _Layers(stores, columns, kept if kept is not None else columns, _scales(columns, n))
+    for tile in _tiles(tokens, batches, count_a + count_b, seed):
+        grams = torch.empty(count_a + count_b, *tile.shape)
+        moved = [torch.zeros(count_a + count_b, *rows.shape) for rows in (tile.rows, tile.columns)]
+        plain = torch.empty(2, *tile.shape)
+        done = [-1, -1]
+        for number, pair in enumerate([*pairs, *_left_over(pairs, count_b)]):
+            for side, layer in enumerate(pair):
+                if layer not in (None, done[side]):
+                    layers.gram(
+                        side,
+                        layer,
+                        tile,
+                        grams[layer + side * count_a],
+                        plain[side],
+                        [m[layer + side * count_a] for m in moved],
+                    )
+                    done[side] = layer
+            if number < len(pairs):
+                tile.add_to(standardised[number], plain, 1, tokens)
+        if guard:
+            tile.add_to(guarded, grams, count_a, tokens, below=tokens.kept)
+            grams -= moved[0][..., :, None]
+            grams -= moved[1][..., None, :]
+        tile.add_to(whole, grams, count_a, tokens)
 
-        def gram(side: int, layer: int, *, batch: Tensor = batch, grams: Tensor = grams, plain: Tensor = plain) -> None:
-            found, centre = columns[side][layer], centres[side][layer]
-            picked = stores[side].read(layer, 0, n)[batch.clamp_min(0).flatten()]
-            rows = (picked - centre.mean.float()) * scales[side][layer]
-            rows = rows.view(*batch.shape, -1)
-            torch.bmm(rows, rows.transpose(1, 2), out=grams[layer + side * count_a])
-            rows = torch.addcmul(-(found.mean * found.factors).float(), picked, found.factors.float(), out=picked)
-            rows = rows.view(*batch.shape, -1)
-            torch.bmm(rows, rows.transpose(1, 2), out=plain[side])
-
-        last = -1
-        for number, (a, b) in enumerate(pairs):
-            gram(0, a)
-            if b != last:
-                gram(1, b)
-                done.add(b)
-            last = b
-            standardised[number].add(plain.clone(), present, 1, block)
-        for b in range(count_b):
-            if b not in done:
-                gram(1, b)
-        whole.add(grams, present, count_a, block)
-        if kept_rows and kept_rows < n:
-            guarded.add(grams, present & (batch < kept_rows), count_a, block)
-
-    every = result(whole, *_scaled(columns, scales), tokens.blocks)
-    without = None if kept is None else every
-    if kept is not None and kept_rows < n:
-        without = result(guarded, *_scaled(kept, scales), tokens.blocks[:kept_rows])
+    share = _share(tokens, n)
+    every = _result(whole, *_scaled(columns, layers.scales), share, tokens.blocks)
+    without_sinks = None if kept is None else every
+    if kept is not None and guard:
+        share_kept = _share(tokens, tokens.kept)
+        without_sinks = _result(guarded, *_scaled(kept, layers.scales), share_kept, tokens.blocks[: tokens.kept])
     return AllCKA(
         every,
-        without,
+        without_sinks,
         [
-            result(hsic, columns[0][a].standardised[None], columns[1][b].standardised[None], tokens.blocks)
-            for hsic, (a, b) in zip(standardised, pairs, strict=True)
+            _result(
+                sums, *(_stacked([side[layer].standardised]) for side, layer in zip(columns, pair, strict=True)), share,
+                tokens.blocks,
+            )
+            for sums, pair in zip(standardised, pairs, strict=True)
         ],
-    )
+    )  # fmt: skip
+
+
+def _left_over(pairs: Sequence[tuple[int, int]], count_b: int) -> list[tuple[None, int]]:
+    """Return the layers of the second model that no layer of the first is matched with."""
+    return [(None, layer) for layer in range(count_b) if layer not in {b for _, b in pairs}]
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """Makes Gram matrices of rows about one centre, and of the same rows with standardised columns."""
+
+    stores: tuple[Store, Store]
+    columns: tuple[list[Columns], list[Columns]]
+    centres: tuple[list[Columns], list[Columns]]
+    scales: list[list[float]]
+
+    def gram(self, side: int, layer: int, tile: _Tile, out: Tensor, plain: Tensor, moved: Sequence[Tensor]) -> None:
+        """Write the products of a tile's rows with its columns [M, r, c], also of standardised ones, and ``moved``.
+
+        ``moved`` [M, r] and [M, c] is what K_ij = (x_i - c)(x_j - c) has more about the centre than about the mean of
+        all tokens, as a sum of what either token has.
+        """
+        found, scale = self.columns[side][layer], self.scales[side][layer]
+        centre, factors = self.centres[side][layer].mean.float() * scale, found.factors.float()
+        offset = ((found.mean - self.centres[side][layer].mean) * scale).float()
+        every = self.stores[side].read(layer, 0, len(found.squares))
+        rows = []
+        for number, places in enumerate((tile.rows, tile.columns)):
+            if number and tile.square:
+                moved[1].copy_(moved[0])
+                rows.append(rows[0])
+                continue
+            picked = every[places.clamp_min(0).flatten()]
+            centred = torch.addcmul(-centre, picked, torch.tensor(scale))
+            moved[number].copy_((centred @ offset - offset.square().sum() / 2).view(places.shape))
+            standard = torch.addcmul(-(found.mean.float() * factors), picked, factors, out=picked)
+            rows.append((centred.view(*places.shape, -1), standard.view(*places.shape, -1)))
+        for target, left, right in zip((out, plain), *rows, strict=True):
+            torch.bmm(left, right.transpose(1, 2), out=target)
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Pairs of tokens: of each of M lists with each of another one.
+
+    Attributes:
+        rows: [M, r], -1 where there is none.
+        columns: [M, c].
+        weights: [M, r, c], how many pairs each stands for; 0 for pairs of one sentence.
+        square: Whether rows and columns are the same; otherwise each pair stands for its mirror image too.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    weights: Tensor
+    square: bool
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.weights.shape
+
+    def add_to(self, sums: PairSums, grams: Tensor, layers_a: int, tokens: Tokens, *, below: int | None = None) -> None:
+        """Add the pairs, or those of rows below a number only, to sums; grams are [L, M, r, c]."""
+        for number, weights in enumerate(self.weights):
+            rows, columns = self.rows[number], self.columns[number]
+            if below is not None:
+                weights = weights * (rows < below)[:, None] * (columns < below)[None, :]
+            gram = grams[:, number]
+            sums.add(gram, weights, layers_a, tokens.blocks[rows.clamp_min(0)])
+            if not self.square:
+                sums.add(gram.transpose(1, 2), weights.T, layers_a, tokens.blocks[columns])
+
+
+def _tiles(tokens: Tokens, batches: Tensor, layers: int, seed: int) -> Iterator[_Tile]:
+    """Yield the pairs to look at: of heavy tokens, of those with some of the others, and minibatches of the others."""
+    n = len(tokens.order)
+    most = math.isqrt(_HEAVY_BUFFER // (4 * layers))
+    heavy = tokens.heavy if len(tokens.heavy) <= most else tokens.heavy[:0]
+    light = torch.ones(n, dtype=torch.bool)
+    light[heavy] = False
+    pairs = _pairs(tokens, light, light)
+    some = light[batches.clamp_min(0)] & (batches >= 0)
+    met = float((some.sum(dim=1).double() * (some.sum(dim=1) - 1)).sum())
+    if len(heavy) and met:
+        others = light.nonzero().flatten()
+        drawn = np.random.default_rng(seed).permutation(len(others))[:most]
+        sample = others[torch.from_numpy(drawn[: max(len(heavy), 1)])]
+
+        def apart(columns: Tensor) -> Tensor:
+            return (tokens.sentences[heavy][:, None] != tokens.sentences[columns][None, :]).double()
+
+        yield _Tile(heavy[None], heavy[None], apart(heavy)[None], square=True)
+        yield _Tile(heavy[None], sample[None], (apart(sample) * (len(others) / len(sample)))[None], square=False)
+    else:
+        some, pairs = batches >= 0, _pairs(tokens, *[torch.ones(n, dtype=torch.bool)] * 2)
+        met = float((some.sum(dim=1).double() * (some.sum(dim=1) - 1)).sum())
+    for part, used in zip(
+        *(values.split(max(1, _BUFFER // (4 * batches.shape[1] ** 2 * layers))) for values in (batches, some)),
+        strict=True,
+    ):
+        weights = (used[:, :, None] & used[:, None, :]).double() * (pairs / max(1.0, met))
+        weights.diagonal(dim1=1, dim2=2).zero_()
+        yield _Tile(part, part, weights, square=True)
+
+
+def _share(tokens: Tokens, n: int) -> float:
+    """Return which share of all pairs of the first n rows are of different sentences."""
+    first = torch.arange(len(tokens.order)) < n
+    return _pairs(tokens, first, first) / (n * (n - 1))
+
+
+def _pairs(tokens: Tokens, left: Tensor, right: Tensor) -> float:
+    """Return how many ordered pairs of one of some rows and one of others, booleans [n], are of different sentences."""
+    numbers = tokens.sentences.unique(return_inverse=True)[1]
+    count = int(numbers.max()) + 1
+    here, there = (torch.bincount(numbers[rows], minlength=count).double() for rows in (left, right))
+    return float(here.sum() * there.sum() - here @ there)
 
 
 def chance_cka(
@@ -277,7 +387,7 @@ def chance_cka(
     columns: tuple[list[Columns], list[Columns]],
     pair: tuple[int, int],
     batches: Tensor,
-    partners: Tensor,
+    tokens: Tokens,
 ) -> tuple[float, float]:
     """Return biased and debiased CKA of a layer's tokens with those of other sentences, see ``Tokens.partners``.
 
@@ -286,24 +396,59 @@ def chance_cka(
         columns: Facts of every layer over all n rows.
         pair: The layers.
         batches: [M, b], rows of minibatches, -1 where there is none.
-        partners: [n].
+        tokens: With their partners.
     """
-    n = len(partners)
+    partners, n = tokens.partners, len(tokens.order)
     theirs = torch.where(batches >= 0, partners[batches.clamp_min(0)], -1)
-    factors = [float(scale[layer]) for scale, layer in zip(_scales(columns, n), pair, strict=True)]
-    grams, squares = [], []
-    paired = partners >= 0
-    for side, (layer, rows, of) in enumerate(((pair[0], batches, torch.arange(n)), (pair[1], theirs, partners))):
-        picked = stores[side].read(layer, 0, n)[rows.clamp_min(0).flatten()]
-        picked = ((picked - columns[side][layer].mean.float()) * factors[side]).view(*rows.shape, -1)
-        grams.append(picked @ picked.transpose(1, 2))
-        squares.append((columns[side][layer].squares * factors[side] ** 2)[of[paired]][None])
-    hsic = MinibatchHSIC.zero(1, 1)
-    hsic.add(torch.stack(grams), theirs >= 0, 1)
-    if float(hsic.pairs) == 0:
+    paired, used = partners >= 0, theirs >= 0
+    met = float((used.sum(dim=1).double() * (used.sum(dim=1) - 1)).sum())
+    if not met:
         return math.nan, math.nan
-    found = result(hsic, *squares).matrices
-    return float(found.biased), float(found.debiased)
+    p, share = int(paired.sum()), _pairs(tokens, paired, paired)
+    scales = _scales(columns, n)
+    grams, rows_of = [], []
+    for side, (layer, rows, of) in enumerate(((pair[0], batches, torch.arange(n)), (pair[1], theirs, partners))):
+        found = columns[side][layer]
+        picked = stores[side].read(layer, 0, n)[rows.clamp_min(0).flatten()]
+        picked = ((picked - found.mean.float()) * scales[side][layer]).view(*rows.shape, -1)
+        grams.append(picked @ picked.transpose(1, 2))
+        rows_of.append(torch.stack([found.squares, found.within])[:, of[paired]] * scales[side][layer] ** 2)
+    sums = PairSums.zero(1, 1)
+    for one, present in enumerate(used):
+        weights = (present[:, None] & present[None, :]).double().fill_diagonal_(0) * (share / met)
+        sums.add(torch.stack([gram[one] for gram in grams]), weights, 1)
+    found_cka = _result(sums, *(_stacked([rows]) for rows in rows_of), share / (p * (p - 1)))
+    return float(found_cka.matrices.biased), float(found_cka.matrices.debiased)
+
+
+def _result(
+    sums: PairSums,
+    rows_a: tuple[Tensor, Tensor],
+    rows_b: tuple[Tensor, Tensor],
+    share: float,
+    blocks: Tensor | None = None,
+) -> CKA:
+    """Return both estimators of CKA.
+
+    Args:
+        sums: Over pairs.
+        rows_a: Squared lengths, and products with the sum of the sentence, of centred rows, [L_a, n] each.
+        rows_b: Likewise [L_b, n].
+        share: Of all pairs, those of different sentences.
+        blocks: [n], their blocks; by default all are one block.
+    """
+    biased, biased_left_out, own_a, own_b = sums.biased(rows_a[0], rows_b[0], blocks, share=share)
+    debiased, debiased_left_out = sums.debiased(rows_a[1], rows_b[1], blocks)
+    return CKA(
+        measures.CKAMatrices(
+            biased=biased.clamp(0, 1),
+            debiased=debiased,
+            effective_rank_x=rows_a[0].sum(dim=1).square() / own_a,
+            effective_rank_y=rows_b[0].sum(dim=1).square() / own_b,
+        ),
+        biased_left_out,
+        debiased_left_out,
+    )
 
 
 def _scales(columns: tuple[list[Columns], list[Columns]], n: int) -> list[list[float]]:
@@ -311,8 +456,20 @@ def _scales(columns: tuple[list[Columns], list[Columns]], n: int) -> list[list[f
     return [[float((n / found.squares.sum()).sqrt()) for found in side] for side in columns]
 
 
-def _scaled(columns: tuple[list[Columns], list[Columns]], scales: list[list[float]]) -> list[Tensor]:
-    return [
-        torch.stack([found.squares * scale**2 for found, scale in zip(side, own, strict=True)])
+def _scaled(
+    columns: tuple[list[Columns], list[Columns]], scales: list[list[float]]
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return squared lengths and products within sentences, in the scale of the Gram matrices."""
+    first, second = (
+        _stacked([
+            torch.stack([found.squares, found.within]) * scale**2 for found, scale in zip(side, own, strict=True)
+        ])
         for side, own in zip(columns, scales, strict=True)
-    ]
+    )  # fmt: skip
+    return first, second
+
+
+def _stacked(layers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return two tensors [L, n] for L tensors [2, n]."""
+    both = torch.stack(list(layers), dim=1)
+    return both[0], both[1]

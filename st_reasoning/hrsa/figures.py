@@ -62,7 +62,7 @@ def _dimension_correlation(panel: Panel) -> Figure:
     title = "Coordinate basis: dimension-wise correlation"
     figure, curves = _with_heat_maps(panel, title, "dimension_correlation", "PuOr", -1.0)
     _curve(curves, panel, ("layers", "dimension_correlation", "value"), "all tokens", _BLUE)
-    guarded = ("sensitivity", "dimension_correlation_without_sinks")
+    guarded = ("sensitivity", "dimension_correlation_without_sinks", "value")
     _curve(curves, panel, guarded, "without sink tokens", _ORANGE)
     _curve(curves, panel, ("layers", "dimension_correlation", "chance"), "chance", _GREY, style=":")
     _finish(curves, "Same layer in both models", "mean Pearson correlation", (None, 1))

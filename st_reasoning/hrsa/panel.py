@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from st_reasoning.hrsa.settings import Precision, Settings, Stopwatch
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-SCHEMA = 2
+SCHEMA = 3
 # For the fast estimator, which pairs tokens of different texts, and for a comparison of one vector per text.
 FEWEST_TEXTS = 8
 
@@ -46,6 +47,7 @@ def panel(
     batch_tokens: int = 1024,
     max_tokens: int | None = None,
     cache: Path | None = None,
+    ceiling: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Compare two models layer by layer on the same texts, with one forward pass each.
@@ -70,13 +72,15 @@ def panel(
         batch_tokens: Positions per forward pass, pads included.
         max_tokens: Longer texts are cut; by default to the shorter ``max_seq_length`` of the two.
         cache: A folder that keeps hidden states, for a run that is killed and for later ones with one of the models.
+        ceiling: Whether to compare ``model_a`` with itself at another precision too, for two forward passes more: what
+            no two models can be expected to exceed.
         progress: Whether to show progress bars.
 
     Returns:
         A record of plain dictionaries, lists, texts and numbers, undefined values being None. ``layers`` holds every
-        measure beside its chance level; ``sensitivity``, layer by layer, what the raw values owe to a few tokens and
-        dimensions; ``matrices`` every layer of ``model_a`` (rows) with every layer of ``model_b`` (columns);
-        ``omitted`` why a measure is None. ``pooled`` holds the same of one vector per text, for two embedders.
+        measure with its interval, beside its chance level; ``sensitivity``, layer by layer, what raw values owe to
+        a few tokens and dimensions; ``matrices`` every layer of ``model_a`` (rows) with every layer of ``model_b``
+        (columns); ``omitted`` why a measure is None. ``pooled`` holds the same of one vector per text, for two embedders.
         ``models``, ``corpus``, ``settings``, ``versions`` and ``runtime`` say what
         was compared, how, with what and for how long.
 
@@ -134,6 +138,28 @@ def panel(
             if pooled is not None:
                 pooled.sync()
             sentences = None if pooled is None else pooled.compute()
+
+    def ceiling_of() -> dict[str, Any]:
+        other, precision = _at_other_precision(model_a)
+        with watch.part("ceiling"):
+            found = panel(
+                model_a,
+                other,
+                texts,
+                labels=labels,
+                k=settings.k,
+                seed=seed,
+                sink_ratio=sink_ratio,
+                test_share=test_share,
+                estimator=estimator,
+                probe=probe,
+                batch_tokens=batch_tokens,
+                max_tokens=max_tokens,
+                cache=cache,
+                progress=progress,
+            )
+        return {"precision": precision, "layers": found["layers"], "sensitivity": found["sensitivity"]}
+
     if sentences is None:
         compared["omitted"]["pooled"] = "needs two embedders and more texts than the smallest k"
     return {
@@ -159,18 +185,26 @@ def panel(
             "tokens": settings.tokens,
             "queries": settings.queries,
             "minibatch": settings.minibatch,
+            "blocks": settings.blocks,
             "max_tokens": max_tokens,
             "batch_tokens": batch_tokens,
             "labels": None if labels is None else content_hash([str(label) for label in labels]),
         },
         **compared,
         "pooled": sentences,
+        "ceiling": ceiling_of() if ceiling else None,
         "runtime": {
             "seconds": {part: round(seconds, 3) for part, seconds in watch.seconds.items()},
             "threads": torch.get_num_threads(),
         },
         "versions": versions(),
     }
+
+
+def _at_other_precision(model: SentenceTransformer) -> tuple[SentenceTransformer, str]:
+    """Return a copy of a model in bfloat16, or in float32 if it has less than that already, and the name of it."""
+    precision = torch.bfloat16 if transformer(model).dtype == torch.float32 else torch.float32
+    return copy.deepcopy(model).to(precision), str(precision).removeprefix("torch.")
 
 
 def _pooled_engine(

@@ -6,6 +6,7 @@ Symbols: n tokens looked at, L layers, G blocks of whole sentences.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from st_reasoning.stats.jackknife import blocks
 
 # Debiased CKA and a split into fitted and held-out rows need this many.
 FEWEST = 4
+# All pairs of so many tokens cost a tenth of a search for neighbours.
+HEAVY = 1024
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Tokens:
         sinks: [L_a, n] and [L_b, n], whether a token is a sink at a layer.
         kept: Tokens that are a sink at no layer of either model; they come first.
         segments: All rows, cut where anything changes.
+        heavy: [h], ascending: the longest rows of some layer. Few pairs of them may be most of what it amounts to.
         partners: [n], int64: row of the token at the same place of another sentence, -1 where it has none. No sentence
             is its own partner, none is the partner of two.
     """
@@ -67,6 +71,7 @@ class Tokens:
     sinks: tuple[Tensor, Tensor]
     kept: int
     segments: tuple[Segment, ...]
+    heavy: Tensor
     partners: Tensor
 
     @property
@@ -127,6 +132,7 @@ class Tokens:
                 )
                 for start, stop in itertools.pairwise(starts)
             ),
+            heavy=_longest([side[:, index] for side in norms], min(HEAVY, n // 8)),
             partners=torch.from_numpy(partners(numbers[order], places.numpy()[order], seed=settings.seed)),
         )
 
@@ -134,6 +140,22 @@ class Tokens:
 def sinks_of(norms: Tensor, ratio: float) -> Tensor:
     """Return which rows are longer than ``ratio`` times the median row of their layer, for lengths [L, n]."""
     return norms.double() > ratio * norms.double().median(dim=1, keepdim=True).values
+
+
+def _longest(norms: Sequence[Tensor], count: int) -> Tensor:
+    """Return rows, ascending, that are longest at some layer, beside its median or its mean square, for lengths [L, n].
+
+    The first finds what is long where nothing else is, the second what is half of a layer where others are long too.
+    """
+    ranks = []
+    for size in ("median", "square"):
+        places = []
+        for side in norms:
+            whole = side.median(dim=1).values if size == "median" else side.double().square().mean(dim=1).sqrt()
+            places.append((side / whole[:, None]).nan_to_num(nan=0.0).amax(dim=0))
+        order = torch.stack(places).amax(dim=0).argsort(descending=True, stable=True)
+        ranks.append(torch.empty_like(order).scatter_(0, order, torch.arange(len(order))))
+    return torch.minimum(*ranks).argsort(stable=True)[:count].sort().values
 
 
 def partners(sentences: np.ndarray, places: np.ndarray, *, seed: int) -> np.ndarray:

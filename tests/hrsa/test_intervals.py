@@ -65,7 +65,7 @@ def test_values_without_a_sentence_are_those_of_the_other_sentences():
             value = at(record, address, layer)
             guess = np.array([record["jackknife"]["left_out"][address][layer][block_of[text]] - value for text in gone])
             truth = np.array([at(others[text], address, layer) - value for text in gone])
-            # To first order in 1/60, which is a count of neighbours by steps and leaves columns standardised as they were.
+            # To first order in 1/60: a count of neighbours goes by steps, columns stay standardised as they were.
             # Errors that differ from block to block add to a standard error by their squares: 0.3 is 4 % of it.
             close = 0.3 if "knn" in address else 0.12
             assert np.linalg.norm(guess - truth) <= close * np.linalg.norm(truth) + 1e-6, (address, layer)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa import measures
-from st_reasoning.hrsa.measures.minibatch import MinibatchHSIC, draw_minibatches
+from st_reasoning.hrsa.measures.minibatch import PairSums, draw_minibatches
 
 
 def naive_hsic(x: Tensor, y: Tensor) -> float:
@@ -21,10 +20,17 @@ def naive_hsic(x: Tensor, y: Tensor) -> float:
     return float(torch.trace(k @ other) + middle - 2 / (n - 2) * (ones @ k @ other @ ones))
 
 
-def grams(layers: list[Tensor], batches: Tensor) -> Tensor:
-    present = (batches >= 0)[..., None]
-    picked = [torch.where(present, x[batches.clamp_min(0)], 0) for x in layers]
-    return torch.stack([rows @ rows.transpose(1, 2) for rows in picked])
+def grams(layers: list[Tensor], rows: Tensor, columns: Tensor) -> Tensor:
+    centred = [x - x.mean(0) for x in layers]
+    return torch.stack([x[rows] @ x[columns].T for x in centred])
+
+
+def squares(layers: list[Tensor]) -> Tensor:
+    return torch.stack([(x - x.mean(0)).double().square().sum(1) for x in layers])
+
+
+def all_pairs(n: int) -> Tensor:
+    return torch.ones(n, n, dtype=torch.float64).fill_diagonal_(0)
 
 
 def cluster(seed: int, sentences: int = 200, length: int = 50, d: int = 32) -> Tensor:
@@ -59,47 +65,63 @@ def test_too_few_sentences_are_refused():
         draw_minibatches(torch.arange(3).repeat_interleave(50), size=10, seed=0)
 
 
-def test_sums_equal_the_definition_with_absent_rows():
+def test_all_pairs_give_the_definition():
     generator = torch.Generator().manual_seed(0)
-    layers = [torch.randn(60, d, generator=generator) * 3 + 1 for d in (4, 7, 5)]
-    batches = torch.from_numpy(np.random.default_rng(0).permutation(60)).reshape(5, 12)
-    batches[0, 3:] = -1  # fewer than HSIC_1 needs
-    batches[1, 7:] = -1
-    found = MinibatchHSIC.zero(1, 2)
-    for part in (batches[:2], batches[2:]):
-        found.add(grams(layers, part), part >= 0, 1)
-    used = [batch[batch >= 0] for batch in batches[1:]]
+    layers = [torch.randn(60, d, generator=generator, dtype=torch.float64) * 3 + 1 for d in (4, 7, 5)]
+    found = PairSums.zero(1, 2)
+    for rows in torch.arange(60).split(25):  # pairs in two portions and a rest
+        found.add(grams(layers, rows, torch.arange(60)), all_pairs(60)[rows], 1)
+    own = squares(layers)
+    value, _ = found.debiased(own[:1], own[1:])
     for number in (1, 2):
-        expected = sum(naive_hsic(layers[0][rows], layers[number][rows]) for rows in used)
-        assert float(found.cross.sum(0)[0, number - 1]) == pytest.approx(expected, rel=1e-5)
-        own = sum(naive_hsic(layers[number][rows], layers[number][rows]) for rows in used)
-        assert float(found.own_b.sum(0)[number - 1]) == pytest.approx(own, rel=1e-5)
-    assert float(found.pairs.sum()) == sum(len(rows) * (len(rows) - 3) for rows in used)
+        cross, own_x, own_y = (
+            naive_hsic(a, b) for a, b in ((layers[0], layers[number]), (layers[0],) * 2, (layers[number],) * 2)
+        )
+        assert float(value[0, number - 1]) == pytest.approx(cross / (own_x * own_y) ** 0.5, rel=1e-9)
+    biased, _, product, _ = found.biased(own[:1], own[1:], share=1.0)
+    assert float(biased[0, 0]) == pytest.approx(measures.linear_cka(layers[0], layers[1]), abs=1e-9)
+    x = layers[0] - layers[0].mean(0)
+    assert float(product) == pytest.approx(float((x.T @ x).square().sum()), rel=1e-9)
 
 
-def test_one_minibatch_of_all_rows_gives_both_estimators():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(90, 12, generator=generator)
-    y = x[:, :8] + torch.randn(90, 8, generator=generator)
-    x, y = x - x.mean(0), y - y.mean(0)
-    found = MinibatchHSIC.zero(1, 1)
-    batch = torch.arange(90)[None]
-    found.add(grams([x, y], batch), batch >= 0, 1)
-    assert float(found.debiased()[0]) == pytest.approx(measures.linear_cka(x, y, estimator="debiased"), abs=2e-6)
-    biased, _, own, _ = found.biased(x.double().square().sum(1)[None], y.double().square().sum(1)[None])
-    assert float(biased) == pytest.approx(measures.linear_cka(x, y), abs=2e-6)
-    assert float(own) == pytest.approx(float((x.T @ x).square().sum()), rel=1e-5)
+def test_weights_make_a_sample_stand_for_all_pairs():
+    generator = torch.Generator().manual_seed(1)
+    layers = [torch.randn(40, 6, generator=generator, dtype=torch.float64) for _ in range(2)]
+    whole, parts = PairSums.zero(1, 1), PairSums.zero(1, 1)
+    whole.add(grams(layers, torch.arange(40), torch.arange(40)), all_pairs(40), 1)
+    # Every pair of two groups once, in both directions, and the pairs within the groups.
+    first, second = torch.arange(15), torch.arange(15, 40)
+    parts.add(grams(layers, first, first), all_pairs(15), 1)
+    parts.add(grams(layers, second, second), all_pairs(25), 1)
+    tile, ones = grams(layers, first, second), torch.ones(15, 25, dtype=torch.float64)
+    parts.add(tile, ones, 1)
+    parts.add(tile.transpose(1, 2), ones.T, 1)
+    torch.testing.assert_close(parts.cross, whole.cross)
+    torch.testing.assert_close(parts.own_b, whole.own_b)
+    half = PairSums.zero(1, 1)
+    half.add(tile, 2 * ones, 1)
+    both = PairSums.zero(1, 1)
+    both.add(tile, ones, 1)
+    both.add(tile, ones, 1)
+    torch.testing.assert_close(half.own_a, both.own_a)
 
 
 def test_tokens_of_a_sentence_do_not_make_unrelated_data_alike():
     # Trap 3: the token-level estimator takes 10,000 tokens for independent rows.
-    x, y = cluster(0), cluster(1)
+    layers = [cluster(0), cluster(1)]
     sentences = torch.arange(200).repeat_interleave(50)
-    assert measures.linear_cka(x, y, estimator="debiased") > 0.05  # the trap is set
-    found = MinibatchHSIC.zero(1, 1)
-    for part in draw_minibatches(sentences, size=256, seed=0).split(8):
-        found.add(grams([x - x.mean(0), y - y.mean(0)], part), part >= 0, 1)
-    assert abs(float(found.debiased()[0])) < 0.01
+    assert measures.linear_cka(*layers, estimator="debiased") > 0.05  # the trap is set
+    batches, found = draw_minibatches(sentences, size=256, seed=0), PairSums.zero(1, 1)
+    met = sum(int((batch >= 0).sum()) * (int((batch >= 0).sum()) - 1) for batch in batches)
+    for batch in batches:
+        rows = batch[batch >= 0]
+        found.add(grams(layers, rows, rows), all_pairs(len(rows)) * (200 * 199 * 2500 / met), 1)
+    within = []
+    for x in layers:
+        x = x - x.mean(0)
+        within.append((x * x.view(200, 50, -1).sum(1).repeat_interleave(50, dim=0)).sum(1).double())
+    value, _ = found.debiased(*(part[None] for part in within))
+    assert abs(float(value)) < 0.01
 
 
 def test_debiased_cka_equals_a_public_package():
@@ -112,7 +134,6 @@ def test_debiased_cka_equals_a_public_package():
     expected = cross / own_x.sqrt()[:, None] / own_y.sqrt()[None, :]
     found = measures.linear_cka_matrix(xs, ys, estimator="debiased")
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
-    batch = torch.arange(50)[None]
-    once = MinibatchHSIC.zero(2, 2)
-    once.add(grams([*xs, *ys], batch), batch >= 0, 2)
-    torch.testing.assert_close(once.debiased()[0], expected, rtol=0, atol=1e-6)
+    once = PairSums.zero(2, 2)
+    once.add(grams([*xs, *ys], torch.arange(50), torch.arange(50)), all_pairs(50), 2)
+    torch.testing.assert_close(once.debiased(squares(xs), squares(ys))[0], expected, rtol=0, atol=1e-9)

@@ -149,7 +149,7 @@ def test_sinks_are_counted_left_out_and_shown_beside_the_raw_value():
     assert found["sinks_left_out"] == 20
     assert found["layers"][1]["linear_cka"]["debiased"] > 0.95
     assert abs(guard[1]["linear_cka_without_sinks"]["debiased"]) < 0.05
-    assert guard[1]["dimension_correlation_without_sinks"] == pytest.approx(0, abs=0.1)
+    assert guard[1]["dimension_correlation_without_sinks"]["value"] == pytest.approx(0, abs=0.1)
     assert guard[1]["procrustes_without_sinks"]["residual"] > 0.9 > found["layers"][1]["procrustes"]["residual"]
     assert guard[1]["effective_rank"]["a"] < 1.2 < guard[0]["effective_rank"]["a"]
     assert found["matrices"]["linear_cka"][1][1] > 0.95 > 0.2 > found["matrices"]["linear_cka_without_sinks"][1][1]

@@ -1,8 +1,8 @@
 """Debiased CKA of many layers from minibatches that hold one token of each sentence at most.
 
-Tokens of a sentence depend on each other: taken as independent rows they make unrelated representations look alike. The
-minibatch estimator is that of Nguyen et al. 2021: HSIC_1 (Song et al. 2012, equation 5) is unbiased in each
-minibatch, so its sum over minibatches is too.
+Tokens of a sentence depend on each other: taken as independent rows they make unrelated representations look alike.
+So only pairs of tokens of different sentences count. Minibatches (Nguyen et al. 2021) are a sample of these pairs; centring
+needs no sample, because row sums of centred Gram matrices are known.
 
 Symbols: n tokens, M minibatches of at most b tokens, L layers, G blocks of sentences.
 """
@@ -23,6 +23,8 @@ FEWEST = 4
 FEWEST_SENTENCES = 2 * FEWEST
 # Long sentences would leave the later minibatches nearly empty: below this size they are cut instead.
 _SMALL = 16
+# Rows of Gram matrices worked on at a time.
+_ROWS = 128
 
 
 def draw_minibatches(sentences: Tensor, *, size: int, seed: int) -> Tensor:
@@ -69,108 +71,113 @@ def draw_minibatches(sentences: Tensor, *, size: int, seed: int) -> Tensor:
 
 
 @dataclass
-class MinibatchHSIC:
-    """Sums of n_g (n_g - 3) HSIC_1 over minibatches g of n_g tokens, for all pairs of layers.
+class PairSums:
+    """Sums over pairs of tokens of different sentences, sum_ij w_ij K_ij L_ij, for all pairs of layers.
 
-    Each is a sum over the rows of the Gram matrices, kept apart by the block of sentences a row belongs to.
+    Weights w make a sample of the pairs stand for all of them. Sums are kept apart by the block of the token i.
 
     Attributes:
         cross: [G, L_a, L_b].
         own_a: [G, L_a], each layer with itself.
         own_b: [G, L_b].
-        pairs: [G], of the sum of n_g (n_g - 3).
     """
 
     cross: Tensor
     own_a: Tensor
     own_b: Tensor
-    pairs: Tensor
 
     @classmethod
-    def zero(cls, layers_a: int, layers_b: int, blocks: int = 1) -> MinibatchHSIC:
-        """Return the sums over no minibatches."""
+    def zero(cls, layers_a: int, layers_b: int, blocks: int = 1) -> PairSums:
+        """Return the sums over no pairs."""
         zero = torch.zeros((), dtype=torch.float64).new_zeros
-        return cls(zero(blocks, layers_a, layers_b), zero(blocks, layers_a), zero(blocks, layers_b), zero(blocks))
+        return cls(zero(blocks, layers_a, layers_b), zero(blocks, layers_a), zero(blocks, layers_b))
 
-    def add(self, grams: Tensor, present: Tensor, layers_a: int, blocks: Tensor | None = None) -> None:
-        """Add minibatches.
-
-        n (n - 3) HSIC_1 = sum_{i != j} K~_ij L~_ij with K~ U-centred (Szekely and Rizzo 2014): off the diagonal
-        K_ij - (k_i + k_j) / (n - 2) + (sum_i k_i) / ((n - 1) (n - 2)), where k holds the row sums of K without its
-        diagonal. The rows of K~ sum to zero, so that what row i adds is also what the sum loses with it, to first
-        order half of it.
+    def add(self, grams: Tensor, weights: Tensor, layers_a: int, blocks: Tensor | None = None) -> None:
+        """Add pairs of some tokens i with some tokens j.
 
         Args:
-            grams: [L_a + L_b, M, b, b]; U-centred in place, entries of rows that are not present and the diagonal
-                set to 0. U-centring what is U-centred over more rows gives the same.
-            present: [M, b], booleans.
+            grams: [L_a + L_b, r, c], products of rows that are centred over all tokens.
+            weights: [r, c], 0 for pairs that do not count.
             layers_a: L_a.
-            blocks: [M, b], the block of each row, from 0 to G - 1; by default all are of block 0.
+            blocks: [r], the block of each i, from 0 to G - 1; by default all are of block 0.
         """
-        used = present.sum(dim=1) >= FEWEST
-        blocks = torch.zeros_like(present, dtype=torch.int64) if blocks is None else blocks
+        blocks = torch.zeros(len(weights), dtype=torch.int64) if blocks is None else blocks
         a, b = slice(0, layers_a), slice(layers_a, len(grams))
-        for number in used.nonzero().flatten().tolist():
-            here, block = present[number], blocks[number]
-            n = int(here.sum())
-            gram, outside = grams[:, number], ~(here[:, None] & here[None, :])
-            outside.fill_diagonal_(True)
-            gram.masked_fill_(outside, 0)
-            rows = gram.sum(dim=2, dtype=torch.float64) / (n - 2)
-            # Half of the total with each of the two indices of an entry.
-            rows -= rows.sum(dim=1, keepdim=True) / (2 * (n - 1))
-            gram -= rows[:, :, None].to(gram.dtype)
-            gram -= rows[:, None, :].to(gram.dtype)
-            gram.masked_fill_(outside, 0)
-            by_row = gram.transpose(0, 1)
-            self.cross.index_add_(0, block, (by_row[:, a] @ by_row[:, b].transpose(1, 2)).double())
-            own = gram.square().sum(dim=2).double().T
-            self.own_a.index_add_(0, block, own[:, a])
-            self.own_b.index_add_(0, block, own[:, b])
-            self.pairs.index_add_(0, block, here.double() * (n - 3))
+        roots = weights.sqrt().to(grams.dtype)
+        for start in range(0, len(weights), _ROWS):
+            rows = slice(start, start + _ROWS)
+            # Sums over a row of the Gram matrices are float32, over rows float64.
+            by_row = (grams[:, rows] * roots[rows]).transpose(0, 1)
+            self.cross.index_add_(0, blocks[rows], (by_row[:, a] @ by_row[:, b].transpose(1, 2)).double())
+            own = by_row.square().sum(dim=2).double()
+            self.own_a.index_add_(0, blocks[rows], own[:, a])
+            self.own_b.index_add_(0, blocks[rows], own[:, b])
 
-    def debiased(self) -> tuple[Tensor, Tensor]:
-        """Return debiased CKA [L_a, L_b] and what it is without each block [G, L_a, L_b]; NaN where undefined."""
-        total = ratio(self.cross.sum(dim=0), self.own_a.sum(dim=0), self.own_b.sum(dim=0))
-        return total, ratio(without(self.cross, 2), without(self.own_a, 2), without(self.own_b, 2))
+    def debiased(self, within_a: Tensor, within_b: Tensor, blocks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return debiased CKA and the same without each block; NaN where undefined.
+
+        HSIC_1 (Song et al. 2012, equation 5) of centred rows, up to 1 / (n (n - 3)), with the token replaced by the
+        sentence as what is independent of the others::
+
+            sum_ij K_ij L_ij - 2 / (n - 2) sum_i A_i B_i + (sum_i A_i) (sum_i B_i) / ((n - 1) (n - 2))
+
+        over i and j of different sentences. A_i is the sum of K_ij over the sentence of i, i among them: the rows of a
+        centred K sum to zero, so that -A_i is the row sum over the other sentences. With one token to a sentence this
+        is HSIC_1 itself.
+
+        Args:
+            within_a: [L_a, n], A of each layer, in the scale of the Gram matrices.
+            within_b: [L_b, n].
+            blocks: [n], the block of each row; by default all are of block 0.
+
+        Returns:
+            [L_a, L_b] and [G, L_a, L_b].
+        """
+        return self._estimate(within_a, within_b, blocks, 0.0, debias=True)[:2]
 
     def biased(
-        self, squares_a: Tensor, squares_b: Tensor, blocks: Tensor | None = None
+        self, squares_a: Tensor, squares_b: Tensor, blocks: Tensor | None = None, *, share: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return biased CKA, the same without each block, and |X'X|_F^2 of each layer, as estimated.
 
-        HSIC_1 of all rows, centred, is sum_{i != j} K_ij L_ij - 2 / (n - 2) sum_i a_i b_i + (sum_i a_i) (sum_i b_i) /
-        ((n - 1) (n - 2)), up to 1 / (n (n - 3)). The minibatches estimate it without bias; the diagonals
-        a_i = K_ii are known, and give |X'Y|_F^2 from it.
+        |X'Y|_F^2 is sum_{i != j} K_ij L_ij, of which ``share`` of the pairs are of different sentences and the others
+        taken to be like them, and sum_i K_ii L_ii, which is known.
 
         Args:
-            squares_a: [L_a, n], squared lengths of the centred rows, in the scale of the Gram matrices.
+            squares_a: [L_a, n], K_ii: squared lengths of the centred rows, in the scale of the Gram matrices.
             squares_b: [L_b, n].
             blocks: [n], the block of each row; by default all are of block 0.
+            share: Of all n (n - 1) pairs, those of different sentences.
 
         Returns:
             [L_a, L_b], [G, L_a, L_b], [L_a] and [L_b].
         """
-        n, count = float(squares_a.shape[1]), len(self.cross)
-        blocks = torch.zeros(squares_a.shape[1], dtype=torch.int64) if blocks is None else blocks
-        products = block_products(squares_a, squares_b, blocks, count)
-        own_a, own_b = (block_squares(side, blocks, count) for side in (squares_a, squares_b))
-        traces_a, traces_b = (block_sums(side, blocks, count) for side in (squares_a, squares_b))
+        return self._estimate(squares_a, squares_b, blocks, share, debias=False)
 
-        def whole(hsic: Tensor, products: Tensor, traces: Tensor, per_pair: Tensor, n: Tensor) -> Tensor:
-            axes = (slice(None), *[None] * (hsic.ndim - 1))
-            n, per_pair = n[axes], per_pair[axes]
-            return hsic * per_pair * n * (n - 3) + products * (1 + 2 / (n - 2)) - traces / ((n - 1) * (n - 2))
+    def _estimate(
+        self, own_rows_a: Tensor, own_rows_b: Tensor, blocks: Tensor | None, share: float, *, debias: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        count = len(self.cross)
+        blocks = torch.zeros(own_rows_a.shape[1], dtype=torch.int64) if blocks is None else blocks
+        products = block_products(own_rows_a, own_rows_b, blocks, count)
+        squares_a, squares_b = (block_sums(side.square(), blocks, count) for side in (own_rows_a, own_rows_b))
+        totals_a, totals_b = (block_sums(side, blocks, count) for side in (own_rows_a, own_rows_b))
+
+        def whole(pairs: Tensor, products: Tensor, totals: Tensor, n: Tensor) -> Tensor:
+            n = n[(slice(None), *[None] * (pairs.ndim - 1))]
+            if debias:
+                return pairs - products * (2 / (n - 2)) + totals / ((n - 1) * (n - 2))
+            return pairs / share + products
 
         def over(n: Tensor, part: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-            a, b, per_pair = part(traces_a, 1), part(traces_b, 1), 1 / part(self.pairs, 2)
+            a, b = part(totals_a, 1), part(totals_b, 1)
             return (
-                whole(part(self.cross, 2), part(products, 1), a[:, :, None] * b[:, None, :], per_pair, n),
-                whole(part(self.own_a, 2), part(own_a, 1), a.square(), per_pair, n),
-                whole(part(self.own_b, 2), part(own_b, 1), b.square(), per_pair, n),
+                whole(part(self.cross, 2), part(products, 1), a[:, :, None] * b[:, None, :], n),
+                whole(part(self.own_a, 2), part(squares_a, 1), a.square(), n),
+                whole(part(self.own_b, 2), part(squares_b, 1), b.square(), n),
             )
 
-        every = torch.tensor([n], dtype=torch.float64)
+        every = torch.tensor([float(own_rows_a.shape[1])], dtype=torch.float64)
         found = over(every, lambda sums, _: sums.sum(dim=0, keepdim=True))
         left = over(every - torch.bincount(blocks, minlength=count), without)
         return ratio(*found)[0], ratio(*left), found[1][0], found[2][0]
@@ -189,11 +196,6 @@ def without(sums: Tensor, power: float) -> Tensor:
 def block_sums(values: Tensor, blocks: Tensor, count: int) -> Tensor:
     """Return the sums of values [L, n] over the rows of each block, [G, L]."""
     return values.new_zeros(count, len(values)).index_add_(0, blocks, values.T)
-
-
-def block_squares(values: Tensor, blocks: Tensor, count: int) -> Tensor:
-    """Return the sums of squares of values [L, n] over the rows of each block, [G, L]."""
-    return block_sums(values.square(), blocks, count)
 
 
 def block_products(a: Tensor, b: Tensor, blocks: Tensor, count: int) -> Tensor:
