@@ -184,7 +184,7 @@ def _basis(values: Values, layer: int) -> Verdict:
     where, why = side(correlation, BASIS_KEPT)
     turned, unsure = side(entropy, BASIS_KEPT)
     if where == "unknown":
-        word, sentence = "undecided", f"{sentence}; {why}."
+        word, sentence = "undecided", f"{sentence}; {_reason(values, address, why)}."
     elif where == "kept":
         word, sentence = "preserved", f"{sentence}."
     elif values.fact(entropy_at.rsplit(".", 1)[0] + ".determined", layer) is False:
@@ -285,11 +285,17 @@ def _simple(
     where, why = side(value, kept)
     chance = value.chance or 0.0
     if where == "unknown":
-        return Verdict(level, "undecided", rule, f"{sentence}; {why}.", address)
+        return Verdict(level, "undecided", rule, f"{sentence}; {_reason(values, address, why)}.", address)
     if where == "lost" and value.interval is not None and value.interval[0] <= chance:
         sentence += "; chance is not excluded"
     word = {"kept": words[0], "lost": words[1], "chance": "at chance"}[where]
     return Verdict(level, word, rule, f"{sentence}.", address)
+
+
+def _reason(values: Values, address: str, why: str) -> str:
+    """Return why a value says nothing: as the record has it where it was omitted."""
+    omitted: str = values.record.get("omitted", {}).get(address.split(".")[1], why)
+    return omitted
 
 
 def _rule(good: str, bad: str, what: str, value: Value, kept: float) -> str:

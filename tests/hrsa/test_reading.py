@@ -120,7 +120,9 @@ def test_what_was_not_measured_is_said():
     # Guards that could not be had leave the level undecided, not to the raw value.
     found = record(layer(), sinks=9000)
     found["sensitivity"][0]["linear_cka_without_sinks"] = None
+    found["omitted"]["linear_cka_without_sinks"] = "nearly every token is a sink at some layer"
     assert words(found)[1] == "undecided"
+    assert "nearly every token is a sink" in sentence(found, 1)
     found["sinks"]["tokens"] = 0  # without sinks the raw value is the guarded one
     assert words(found)[1] == "stable"
     found["layers"][0]["linear_cka"]["debiased_interval"] = None
