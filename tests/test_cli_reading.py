@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from st_reasoning.cli import main
-from tests.hrsa.records import layer, record
+from tests.hrsa.constructed import layer, record
 
 
 def call(*arguments: object) -> Result:

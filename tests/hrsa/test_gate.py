@@ -6,7 +6,7 @@ import pytest
 
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa.gate import parse
-from tests.hrsa.records import layer, record, without
+from tests.hrsa.constructed import layer, record, without
 
 K = (50, 5, 10)
 PANEL = record(layer(cka=0.8, overlap=0.3), layer(cka=0.6, overlap=0.5, raw_cka=0.99), layer(cka=0.94), sinks=4)

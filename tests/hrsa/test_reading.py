@@ -9,7 +9,7 @@ import pytest
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa.addresses import Values
 from st_reasoning.hrsa.reading import read
-from tests.hrsa.records import layer, record, without
+from tests.hrsa.constructed import layer, record, without
 
 
 def words(found: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa.realignment import realignment, summary
 from st_reasoning.stats import interval
-from tests.hrsa.records import layer, record, without
+from tests.hrsa.constructed import layer, record, without
 
 
 def words(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
