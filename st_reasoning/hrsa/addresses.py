@@ -39,7 +39,7 @@ class Value:
     def __str__(self) -> str:
         if self.value is None:
             return "undefined"
-        return f"{self.value:.3f}" + ("" if self.interval is None else " [{:.3f}, {:.3f}]".format(*self.interval))
+        return f"{self.value:z.3f}" + ("" if self.interval is None else " [{:z.3f}, {:z.3f}]".format(*self.interval))
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the value as JSON holds it."""
@@ -112,9 +112,10 @@ class Values:
         if section != "sensitivity":
             return None
         measure, *rest = path
-        # Sinks stand at the same places of all texts and dimensions differ in size in the same way: they survive
-        # the re-pairing of texts, so raw CKA by chance can be near 1 where the guarded one is near 0.
-        if measure.startswith("linear_cka") and (measure.endswith("_standardised") or self.sinks):
+        # Sinks stand at the same places of all texts and dimensions differ in size in the same way: both survive the
+        # re-pairing of texts, so a raw CKA or correlation by chance can be near 1 where the guarded one is near 0.
+        # Neighbours are found by angle, and sinks are few.
+        if not measure.startswith("knn_overlap") and (measure.endswith("_standardised") or self.sinks):
             return None
         for guard in _GUARDS:
             measure = measure.removesuffix(guard)

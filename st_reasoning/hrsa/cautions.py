@@ -13,6 +13,8 @@ DOMINANT = 0.5
 _PARTED = 0.1
 # A guarded value below this leaves nothing of the raw one.
 _NOTHING = 0.2
+# One above this is mostly agreement.
+_ALIKE = 0.8
 # Skewness of how often a token is a neighbour: 0 to 1 is none.
 _HUBS = 2.0
 # Two of them in each of 32 blocks.
@@ -38,8 +40,13 @@ def cautions(panel: dict[str, Any], values: Values, k: int) -> list[str]:
     for address, name in (("linear_cka.biased", "Linear CKA (biased)"), (f"knn_overlap.{k}.value", f"{k}-NN overlap")):
         if said := _near_chance(values, address, name):
             found.append(said)
-    marked = panel.get("intervals", {}).get("marked", {})
-    found += [f"The interval of {address} is not to be taken at its word: {why}." for address, why in marked.items()]
+    marked: dict[str, list[str]] = {}
+    for address, why in (panel.get("intervals") or {}).get("marked", {}).items():
+        if any(address in values and values.at(address, n).interval is not None for n in range(values.layers)):
+            marked.setdefault(why, []).append(address)
+    for why, addresses in marked.items():
+        subject = "The interval of {} is" if len(addresses) == 1 else "The intervals of {} are"
+        found.append(f"{subject.format(_and(addresses))} {why}.")
     return found
 
 
@@ -58,6 +65,8 @@ def _pairs(k: int) -> Iterable[tuple[str, str, str, str, Remark]]:
 
     def scales(raw: float, guarded: float) -> str:
         if raw < guarded:
+            if guarded < _ALIKE:
+                return "dimensions of little variance have more in common, or the sink tokens, which that value has"
             return "what differs is mostly the scale of single dimensions"
         return (
             "a few dimensions of large variance carry it, or the basis is rotated, which standardising does not forgive"
@@ -101,7 +110,7 @@ def _parting(values: Values, headline: str, guard: str, name: str, beside: str, 
     last = values.layers - 1
     shown = last if last in parted else max(parted, key=lambda layer: abs(parted[layer][0] - parted[layer][1]))
     raw, other = parted[shown]
-    said = f"{name} is {raw:.2f} at layer {shown}, but {other:.2f} {beside}: {remark(raw, other)}"
+    said = f"{name} is {raw:z.2f} at layer {shown}, but {other:z.2f} {beside}: {remark(raw, other)}"
     return f"{said}{_also(parted, shown)}."
 
 
@@ -163,4 +172,8 @@ def _numbers(layers: Iterable[int]) -> str:
         part for run in runs for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else [str(layer) for layer in run])
     ]
     word = "layer" if len(parts) == 1 and "to" not in parts[0] else "layers"
-    return f"{word} {', '.join(parts[:-1])}{' and ' if len(parts) > 1 else ''}{parts[-1]}"
+    return f"{word} {_and(parts)}"
+
+
+def _and(parts: list[str]) -> str:
+    return f"{', '.join(parts[:-1])}{' and ' if len(parts) > 1 else ''}{parts[-1]}"

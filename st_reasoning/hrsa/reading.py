@@ -313,7 +313,7 @@ def _limit_text(value: Value, kept: float) -> str:
 def _both(values: Values, name: str, address: str, raw: str, layer: int) -> str:
     """Return a value and the raw one beside it, in words."""
     guarded, plain = _guarded(values, raw, layer)[1], values.at(raw, layer)
-    chance = "" if guarded.chance is None else f", chance {guarded.chance:.3f}"
+    chance = "" if guarded.chance is None else f", chance {guarded.chance:z.3f}"
     if guarded.ceiling is not None:
         chance += f", ceiling {guarded.ceiling:.3f}"
     if not values.sinks or address == raw:

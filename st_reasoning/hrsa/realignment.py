@@ -105,9 +105,9 @@ def summary(found: dict[str, Any]) -> str:
     rows = [("level", "before", "after", "change", "word")]
     for level in found["levels"]:
         change = level["change"]
-        said = "-" if change is None or change["change"] is None else f"{change['change']:+.3f}"
+        said = "-" if change is None or change["change"] is None else f"{change['change']:+z.3f}"
         if change is not None and change["interval"] is not None:
-            said += " [{:+.3f}, {:+.3f}]".format(*change["interval"])
+            said += " [{:+z.3f}, {:+z.3f}]".format(*change["interval"])
         rows.append((level["level"], level["before"], level["after"], said, level["word"]))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -158,7 +158,7 @@ def _said(change: Change) -> str:
     assert change.interval is not None
     low, high = change.interval
     shown = "" if not low <= 0 <= high else ": not shown to differ from 0"
-    return f"the change is {change.change:+.3f} [{low:+.3f}, {high:+.3f}]{shown}."
+    return f"the change is {change.change:+z.3f} [{low:+z.3f}, {high:+z.3f}]{shown}."
 
 
 def _change(before: Values, after: Values, addresses: tuple[str, str], layer: int) -> Change:

@@ -132,12 +132,19 @@ def test_what_was_not_measured_is_said():
 def test_warnings_name_layers():
     found = record(*(layer(top=0.9 if 2 <= n <= 5 or n == 7 else 0.1, hubs=3 if n == 4 else 0) for n in range(9)))
     found["corpus"]["texts"] = 40
-    found["intervals"]["marked"] = {"knn_overlap.10.value": "queries were sampled"}
+    found["intervals"]["marked"] = {
+        "knn_overlap.10.value": "of these queries",
+        "linear_probe.own": "of this probe",
+        "linear_probe.difference": "of this probe",
+        "linear_probe.no_such_value": "of nothing",
+    }
     said = "\n".join(read(found)["warnings"])
     assert "at layer 2: raw linear CKA is about that dimension (so too at layers 3 to 5 and 7)" in said
     assert "neighbours of very many others at layer 4 (skewness up to 3.0)" in said
     assert "Only 40 texts" in said
-    assert "The interval of knn_overlap.10.value is not to be taken at its word: queries were sampled." in said
+    assert "The interval of knn_overlap.10.value is of these queries." in said
+    assert "The intervals of linear_probe.own and linear_probe.difference are of this probe." in said
+    assert "nothing" not in said
     assert read(record(layer()))["warnings"] == []
     (near,) = [w for w in read(record(layer(cka=0.95, cka_chance=0.9)))["warnings"] if "chance" in w]
     assert near.startswith("Linear CKA (biased) is 0.95 at layer 0, where chance is 0.90: it says little")
@@ -153,8 +160,9 @@ def test_values_by_address():
     value = values.at("linear_cka.debiased", -1)
     assert (value.value, value.chance, value.ceiling) == (0.9, 0.01, 0.99)
     assert value.interval == pytest.approx((0.89, 0.91))
-    # With sinks the chance of raw CKA is not that of the guarded one; that of neighbours is.
+    # With sinks the chance of the raw value is not that of the guarded one; that of neighbours is.
     assert values.at("sensitivity.linear_cka_without_sinks.debiased", 1).chance is None
+    assert values.at("sensitivity.dimension_correlation_without_sinks.value", 1).chance is None
     assert values.at("sensitivity.knn_overlap_without_sinks.10.value", 1).chance == 0.002
     assert Values(record(layer())).at("sensitivity.linear_cka_without_sinks.debiased", 0).chance == 0.01
     assert values.at("procrustes.residual", 0).chance is None
