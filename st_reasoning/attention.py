@@ -7,13 +7,15 @@ under causal attention not one may move, under bidirectional attention all must.
 of any earlier token: what a bidirectional layer lets through would otherwise pass for the work of the causal ones
 above it. Both are seen in the same forward pass.
 
-A forward pass of a few tokens costs as much as reading all weights. So a copy of a model that was proven is probed
-through its first layers only, as many as show every kind of layer it has, see :mod:`st_reasoning.layers`.
+A forward pass of a few tokens costs as much as reading all weights. So the whole model is seen in the unpadded batch,
+and what padding does to it, like a copy of a model that was proven, through its first layers only: as many as show
+every kind of layer there is, see :mod:`st_reasoning.layers`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -48,7 +50,8 @@ class Probe:
     Attributes:
         batch: ``"unpadded"`` (all texts of one length) or ``"padded"``.
         length: Tokens of the probed text.
-        change: Median over earlier tokens of the relative change of their final state when the last token changes.
+        depth: Layers that were run; 0 for all of them.
+        change: Median over earlier tokens of the relative change of their last state when the last token changes.
         floor: What counted as no change.
         moved: Share of the earlier tokens within the window of the last one that moved by more than that.
         attention: What this probe saw.
@@ -56,6 +59,7 @@ class Probe:
 
     batch: Literal["unpadded", "padded"]
     length: int
+    depth: int
     change: float
     floor: float
     moved: float
@@ -148,13 +152,16 @@ def probe_transformer(transformer: Any) -> AttentionReport:
     longest = getattr(transformer.config.get_text_config(), "max_position_embeddings", None) or LONG
     # Without a window there is nothing that only a long text would show.
     lengths = (SHORT, min(LONG, int(longest) - PADDING)) if window else (SHORT,)
-    probes, gaps, layers = [], [], set()
+    # In half precision rounding grows from layer to layer, and how far it gets is part of the judgement.
+    depth = distinct_depth(transformer) if _precision(transformer) == "float32" else 0
+    probes, gaps, layers = [], [], list[tuple[Seen, ...]]()
     with _evaluating(transformer), _narrowed(transformer, window):
         for length in lengths:
-            alone, among = (_Pass.run(transformer, length, padded=padded) for padded in (False, True))
-            gap = float(_relative(alone.clean, among.clean).max())
+            alone = _Pass.run(transformer, length, padded=False, keep=depth)
+            among = _Pass.run(transformer, length, padded=True, depth=depth if alone.layers else 0)
+            gap = float(_relative(alone.kept, among.clean).max())
             probes += [_judge(transformer, seen, gap, window) for seen in (alone, among)]
-            layers |= {alone.layers, among.layers}
+            layers += [alone.layers, among.layers]
             gaps.append(gap)
     seen: set[Seen] = {probe.attention for probe in probes}.union(*layers)
     report = AttentionReport(
@@ -180,7 +187,7 @@ def probe_first_layers(transformer: Any) -> tuple[Seen, ...]:
     window = _window(transformer.config)
     length = LONG if window else SHORT
     with _evaluating(transformer), _narrowed(transformer, window):
-        return _agreed({_Pass.run(transformer, length, padded=padded, depth=depth).layers for padded in (False, True)})
+        return _agreed([_Pass.run(transformer, length, padded=padded, depth=depth).layers for padded in (False, True)])
 
 
 def first_states(transformer: Any, ids: Tensor, mask: Tensor) -> Tensor:
@@ -279,20 +286,26 @@ class _Pass:
     """What one forward pass showed.
 
     Attributes:
-        clean: Final states of a text without its last token, [length - 1, d].
+        depth: Layers that were run; 0 for all of them.
+        clean: Last states of a text without its last token, [length - 1, d].
         other: The same where the last token is another one.
+        kept: ``clean`` as it was behind an earlier layer, if that was asked for.
         layers: What each layer that was run is by itself; empty where they could not be told apart.
     """
 
     padded: bool
     length: int
+    depth: int
     clean: Tensor
     other: Tensor
+    kept: Tensor
     layers: tuple[Seen, ...]
 
     @classmethod
-    def run(cls, transformer: Any, length: int, *, padded: bool, depth: int = 0) -> _Pass:
+    def run(cls, transformer: Any, length: int, *, padded: bool, depth: int = 0, keep: int = 0) -> _Pass:
         """Run one batch: a text, the same with another last token, and once more for the layers by themselves.
+
+        With a depth only so many layers are run; ``keep`` is the number of layers behind which states are kept.
 
         Before each layer the third row is set back to the first, but for the state of its last token, which is negated:
         as large as real ones are, and nothing that normalisation takes back. Behind the layer the two are compared.
@@ -307,7 +320,7 @@ class _Pass:
             longest = torch.cat([text, text[:PADDING]])[None]
             ids = torch.cat([torch.nn.functional.pad(ids, (0, PADDING), value=int(text[0])), longest])
             mask = torch.cat([torch.nn.functional.pad(mask, (0, PADDING)), torch.ones_like(longest)])
-        last, seen = length - 1, list[Seen]()
+        last, seen, behind_layer = length - 1, list[Seen](), list[torch.Tensor]()
 
         def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             states = args[0] if args else kwargs["hidden_states"]
@@ -322,6 +335,7 @@ class _Pass:
             states = _tensor(output)
             if states.shape[:2] == ids.shape:
                 states = states[:, :last].double().cpu()
+                behind_layer.append(states[0])
                 moved = bool((_relative(states[0], states[2]) > ROUNDING[_precision(transformer)]).any())
                 seen.append("bidirectional" if moved else "causal")
 
@@ -332,7 +346,9 @@ class _Pass:
                 hooks.callback(layer.register_forward_hook(behind).remove)
             states = _states(transformer, ids, mask, depth=depth)[:2, :last].double().cpu()
         # A model may keep its states otherwise than as [texts, tokens, d] (Gemma 3n: several streams of them).
-        return cls(padded, length, states[0], states[1], tuple(seen) if len(seen) == len(layers) else ())
+        told = len(seen) == len(layers)
+        kept = behind_layer[keep - 1] if keep and told else states[0]
+        return cls(padded, length, depth, states[0], states[1], kept, tuple(seen) if told else ())
 
 
 def _judge(transformer: Any, seen: _Pass, gap: float, window: int | None) -> Probe:
@@ -348,6 +364,7 @@ def _judge(transformer: Any, seen: _Pass, gap: float, window: int | None) -> Pro
     return Probe(
         batch="padded" if seen.padded else "unpadded",
         length=seen.length,
+        depth=seen.depth,
         change=float(change.median()),
         floor=floor,
         moved=share,
@@ -355,9 +372,12 @@ def _judge(transformer: Any, seen: _Pass, gap: float, window: int | None) -> Pro
     )
 
 
-def _agreed(found: set[tuple[Seen, ...]]) -> tuple[Seen, ...]:
-    """Return what each layer is, over several passes; "mixed" where they differ."""
-    return tuple(kinds.pop() if len(kinds := set(layer)) == 1 else "mixed" for layer in zip(*found, strict=False))
+def _agreed(found: list[tuple[Seen, ...]]) -> tuple[Seen, ...]:
+    """Return what each layer is, over several passes of which some are shorter; "mixed" where they differ."""
+    if not all(found):
+        return ()
+    layers = itertools.zip_longest(*found)
+    return tuple(kinds.pop() if len(kinds := {*layer} - {None}) == 1 else "mixed" for layer in layers)
 
 
 def _precision(transformer: Any) -> str:

@@ -19,6 +19,7 @@ from st_reasoning.hrsa.chunk import Chunk
 from st_reasoning.hrsa.measures.sampling import hashed
 from st_reasoning.hrsa.settings import Settings, Stopwatch
 from st_reasoning.hrsa.store import Store
+from st_reasoning.hrsa.tokens import Tokens
 
 # Numbers of texts and places in them share an int64, so that one number names a token.
 _PLACES = 1 << 24
@@ -129,16 +130,14 @@ class Engine:
         everyone.exchange()
 
     def compute(self) -> dict[str, Any]:
-        """Return layers, matrices, sensitivity, sinks_left_out, sample and omitted; see :mod:`~.compute`.
+        """Return layers, matrices, sensitivity and what they are to be read with; see :func:`~.compute.measure`.
 
         Raises:
             InputError: for too few texts or tokens.
         """
         if self._stores is None or self._norms is None:
             raise InputError("texts: expected at least one chunk before compute, got none")
-        tokens = compute.Tokens.arrange(
-            self._keys // _PLACES, self._keys % _PLACES, self._types, self._norms, self.settings
-        )
+        tokens = Tokens.arrange(self._keys // _PLACES, self._keys % _PLACES, self._types, self._norms, self.settings)
         for store in self._stores:
             store.arrange(tokens.order)
         # From here on rows are in the order of tokens, also for chunks that come later.

@@ -17,9 +17,9 @@ from st_reasoning.errors import InputError
 from st_reasoning.hrsa import measures
 from st_reasoning.hrsa.activations import batches, tokenise
 from st_reasoning.hrsa.align import align
-from st_reasoning.hrsa.compute import sinks_of
 from st_reasoning.hrsa.forward import Arm
 from st_reasoning.hrsa.settings import Settings
+from st_reasoning.hrsa.tokens import sinks_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -1,30 +1,213 @@
-"""CKA over all tokens from layers on disk: the paper's formulas, in tiles.
+"""The published CKA: all pairs of tokens, from Gram tiles of all layers that are multiplied with one another.
 
-Symbols: n tokens, L layers.
+Symbols: n tokens, of which the first n_kept are no sinks; L layers; G blocks of sentences; K = XX' without its
+diagonal, rows of X less any one centre; k its row sums, a its diagonal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from st_reasoning.hrsa import measures
-from st_reasoning.hrsa.fast import AllCKA
-from st_reasoning.hrsa.measures.cka import statistics
+from st_reasoning.hrsa.fast import CKA, AllCKA, Columns
+from st_reasoning.hrsa.measures.columns import FLOAT32_RUN, row_blocks
+from st_reasoning.hrsa.measures.minibatch import block_products, block_squares, block_sums, ratio, without
 from st_reasoning.hrsa.store import Store
+from st_reasoning.hrsa.tokens import Tokens
+
+# Bytes of Gram tiles held at once: wide ones read the layers less often.
+_TILE_BYTES = 192 << 20
 
 
-def linear_cka(stores: tuple[Store, Store], n: int, n_kept: int | None, pairs: Sequence[tuple[int, int]]) -> AllCKA:
-    """Return CKA of the first n rows, of the first n_kept, and of matched layers with standardised columns."""
+def linear_cka(
+    stores: tuple[Store, Store],
+    columns: tuple[list[Columns], list[Columns]],
+    kept: tuple[list[Columns], list[Columns]] | None,
+    pairs: Sequence[tuple[int, int]],
+    tokens: Tokens,
+) -> AllCKA:
+    """Return CKA of all rows, of those that are no sinks, and of matched layers with standardised columns.
 
-    def over(rows: int) -> measures.CKAMatrices:
-        return statistics(*([store.layer(number, rows) for number in range(len(store))] for store in stores))
-
-    whole = over(n)
-    kept = None if n_kept is None else whole if n_kept == n else over(n_kept)
-    standardised = [
-        measures.linear_cka_statistics(
-            *([measures.standardised(store.read(layer, 0, n))] for store, layer in zip(stores, pair, strict=True))
-        )
-        for pair in pairs
+    Args:
+        stores: The two models.
+        columns: Facts of every layer over all n rows.
+        kept: Over the rows that are no sinks, which come first; None if there are too few of them.
+        pairs: The matched layers.
+        tokens: Their blocks.
+    """
+    n, n_kept, count_a = len(tokens.order), tokens.kept, len(stores[0])
+    # Of rows that are no sinks, if possible: their variance is not lost behind a mean that sinks have moved.
+    plain = [
+        _Source(store, layer, of.mean, torch.full_like(of.mean, math.sqrt(n / float(found.squares.sum()))))
+        for store, side, near in zip(stores, columns, kept or columns, strict=True)
+        for layer, (found, of) in enumerate(zip(side, near, strict=True))
     ]
-    return AllCKA(whole, kept, standardised)
+    whole, guarded = _sums(plain, count_a, tokens, guard=kept is not None and n_kept < n)
+    every = _result(whole, plain, count_a, tokens, n)
+    without_sinks = None if kept is None else every
+    if guarded is not None:
+        without_sinks = _result(guarded, plain, count_a, tokens, n_kept)
+    standardised = []
+    for pair in pairs:
+        sources = [
+            _Source(store, layer, side[layer].mean, side[layer].factors)
+            for store, layer, side in zip(stores, pair, columns, strict=True)
+        ]
+        standardised.append(_result(_sums(sources, 1, tokens, guard=False)[0], sources, 1, tokens, n))
+    return AllCKA(every, without_sinks, standardised)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A layer whose rows are read less a centre and times factors, [d] each."""
+
+    store: Store
+    layer: int
+    centre: Tensor
+    factors: Tensor
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Return rows [stop - start, d], float32; the centre is what float32 makes of it, which is a centre too."""
+        rows = self.store.read(self.layer, start, stop)
+        return rows.sub_(self.centre.float()).mul_(self.factors.float())
+
+    def squares_and_sums(self, n: int) -> tuple[Tensor, Tensor]:
+        """Return the diagonal a and the row sums k of K over the first n rows, [n] each, float64."""
+        total = torch.zeros(self.store.width, dtype=torch.float64)
+        parts = list(row_blocks(n, self.store.width))
+        for start, stop in parts:
+            total += self.rows(start, stop).double().sum(dim=0)
+        squares, sums = torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64)
+        for start, stop in parts:
+            rows = self.rows(start, stop).double()
+            squares[start:stop] = rows.square().sum(dim=1)
+            sums[start:stop] = rows @ total
+        return squares, sums - squares
+
+
+@dataclass
+class _Sums:
+    """Sums of K_ij L_ij over i != j, by the block of i: [G, L_a, L_b], and of each side with itself, [G, L]."""
+
+    cross: Tensor
+    own: Tensor
+
+    @classmethod
+    def zero(cls, blocks: int, count_a: int, count: int) -> _Sums:
+        zero = torch.zeros((), dtype=torch.float64).new_zeros
+        return cls(zero(blocks, count_a, count - count_a), zero(blocks, count))
+
+
+def _sums(sources: Sequence[_Source], count_a: int, tokens: Tokens, *, guard: bool) -> tuple[_Sums, _Sums | None]:
+    """Return the sums over all rows and, if asked for, over those that are no sinks."""
+    side = max(16, math.isqrt(_TILE_BYTES // (4 * len(sources))))
+    units = _units(tokens, side)
+    buffer = torch.empty(len(sources), max(unit[-1][1] - unit[0][0] for unit in units) ** 2)
+    whole = _Sums.zero(tokens.block_count, count_a, len(sources))
+    kept = _Sums.zero(tokens.block_count, count_a, len(sources)) if guard else None
+    for number, left in enumerate(units):
+        for right in units[number:]:
+            top, low, start, stop = left[0][0], left[-1][1], right[0][0], right[-1][1]
+            tiles = buffer[:, : (low - top) * (stop - start)].view(len(sources), low - top, stop - start)
+            for source, tile in zip(sources, tiles, strict=True):
+                rows = source.rows(top, low)
+                torch.mm(rows, (rows if left is right else source.rows(start, stop)).T, out=tile)
+                if left is right:
+                    tile.fill_diagonal_(0)
+            targets = [whole, kept] if kept is not None and stop <= tokens.kept else [whole]
+            for first, last, block in left:
+                for begin, end, other in right:
+                    cross, own = _products(tiles[:, first - top : last - top, begin - start : end - start], count_a)
+                    # K is symmetric: a tile beside the diagonal stands for the one below it too.
+                    for target in targets:
+                        for of in [block] if left is right else [block, other]:
+                            target.cross[of] += cross
+                            target.own[of] += own
+    return whole, kept
+
+
+def _units(tokens: Tokens, side: int) -> list[list[tuple[int, int, int]]]:
+    """Return rows as start, stop and block, put together to at most so many; sinks apart from the others."""
+    units: list[list[tuple[int, int, int]]] = []
+    for segment in tokens.segments:
+        for start in range(segment.start, segment.stop, side):
+            stop = min(segment.stop, start + side)
+            same = units and start != tokens.kept
+            if same and units[-1][-1][2] == segment.block and stop - units[-1][-1][0] <= side:
+                units[-1][-1] = (units[-1][-1][0], stop, segment.block)
+            elif same and stop - units[-1][0][0] <= side:
+                units[-1].append((start, stop, segment.block))
+            else:
+                units.append([(start, stop, segment.block)])
+    return units
+
+
+def _products(tiles: Tensor, count_a: int) -> tuple[Tensor, Tensor]:
+    """Return sums over tiles [L, r, c]: of products of entries of both sides, [L_a, L_b], and of squares, [L]."""
+    flat = tiles.flatten(start_dim=1)
+    cross = torch.zeros(count_a, len(flat) - count_a, dtype=torch.float64)
+    own = torch.zeros(len(flat), dtype=torch.float64)
+    for start in range(0, flat.shape[1], FLOAT32_RUN):
+        run = flat[:, start : start + FLOAT32_RUN]
+        cross += (run[:count_a] @ run[count_a:].T).double()
+        own += torch.linalg.vector_norm(run, dim=1).double().square()
+    return cross, own
+
+
+def _result(sums: _Sums, sources: Sequence[_Source], count_a: int, tokens: Tokens, n: int) -> CKA:
+    """Return both estimators over the first n rows, and what they are without each block, to first order.
+
+    About any centre, with K_i = k_i + a_i the whole row sums::
+
+        HSIC   = sum_ij K_ij L_ij - 2 / n sum_i K_i L_i + sum_i K_i sum_i L_i / n^2        (all entries)
+        HSIC_1 = sum_{i != j} K_ij L_ij - 2 / (n - 2) sum_i k_i l_i + sum_i k_i sum_i l_i / ((n - 1) (n - 2))
+
+    the first up to 1 / (n - 1)^2, the second up to 1 / (n (n - 3)). A row that is left out takes along its entries
+    twice, as a row and as a column; row sums of the others change by as little as one entry.
+    """
+    blocks, count = tokens.blocks[:n], tokens.block_count
+    diagonal, rows = (torch.stack(found) for found in zip(*(s.squares_and_sums(n) for s in sources), strict=True))
+    full = rows + diagonal
+    a, b = slice(0, count_a), slice(count_a, None)
+    gone = torch.bincount(blocks, minlength=count).double()
+
+    def centred(total: Tensor, products: Tensor, sides: Tensor, n: Tensor, *, debias: bool) -> Tensor:
+        if debias:
+            return total - products * (2 / (n - 2)) + sides / ((n - 1) * (n - 2))
+        return total - products * (2 / n) + sides / n**2
+
+    def estimate(*, debias: bool) -> tuple[Tensor, Tensor, Tensor]:
+        of = rows if debias else full
+        cross, own = sums.cross, sums.own
+        if not debias:
+            cross = cross + block_products(diagonal[a], diagonal[b], blocks, count)
+            own = own + block_squares(diagonal, blocks, count)
+        products, squares = block_products(of[a], of[b], blocks, count), block_squares(of, blocks, count)
+        totals = block_sums(of, blocks, count)
+        size = torch.tensor([float(n)], dtype=torch.float64)
+        # HSIC_1 of a layer with itself is a squared length; below the floor it is what rounding left of zero.
+        floor = 1e-6 * diagonal.sum(dim=1).square() / ((n - 1) * (n - 2)) if debias else torch.zeros(len(diagonal))
+
+        def over(size: Tensor, part: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, Tensor]:
+            left = part(totals, 2)
+            outer = left[:, a, None] * left[:, None, b]
+            crossed = centred(part(cross, 2), part(products, 3), outer, size[:, None, None], debias=debias)
+            selves = centred(part(own, 2), part(squares, 3), left.square(), size[:, None], debias=debias)
+            return crossed, torch.where(selves > floor, selves, torch.nan)
+
+        crossed, selves = over(size, lambda values, _: values.sum(dim=0, keepdim=True))
+        less, own_less = over(size - gone, without)
+        return ratio(crossed, selves[:, a], selves[:, b])[0], ratio(less, own_less[:, a], own_less[:, b]), selves[0]
+
+    biased, biased_left, own = estimate(debias=False)
+    debiased, debiased_left = torch.full_like(biased, torch.nan), torch.full_like(biased_left, torch.nan)
+    if n >= measures.min_rows("debiased"):
+        debiased, debiased_left, _ = estimate(debias=True)
+    # The trace of K, less what it has beyond its centred form: n |mean|^2, from the whole row sums.
+    ranks = (diagonal.sum(dim=1) - full.sum(dim=1) / n).square() / own
+    return CKA(measures.CKAMatrices(biased, debiased, ranks[a], ranks[b]), biased_left, debiased_left)

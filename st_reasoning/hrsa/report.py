@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from st_reasoning.files import new_folder, write_json
+from st_reasoning.files import new_folder, write_json, write_text
 from st_reasoning.hrsa.figures import draw
+from st_reasoning.hrsa.html import render
 
 
 def write(panel: dict[str, Any], folder: Path, *, overwrite: bool = False) -> Path:
-    """Write ``hrsa.json`` and one picture per measure into a new folder, complete or not at all.
+    """Write ``hrsa.json``, ``report.html`` and one picture per measure into a new folder, complete or not at all.
 
     Args:
         panel: As :func:`~st_reasoning.hrsa.panel` returns it.
@@ -25,6 +26,7 @@ def write(panel: dict[str, Any], folder: Path, *, overwrite: bool = False) -> Pa
     """
     with new_folder(folder, overwrite=overwrite) as scratch:
         write_json(scratch / "hrsa.json", panel)
+        write_text(scratch / "report.html", render(panel))
         draw(panel, scratch)
     return folder / "hrsa.json"
 

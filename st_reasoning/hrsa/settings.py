@@ -30,6 +30,7 @@ class Settings:
         probe: ``"logistic"`` or ``"ridge"``.
         queries: The most queries of k-NN for ``"fast"``; their candidates are all tokens looked at.
         minibatch: Tokens per minibatch for ``"fast"``.
+        blocks: Into how many blocks of whole sentences the jackknife divides the texts, if there are as many texts.
     """
 
     k: tuple[int, ...] = (5, 10, 50)
@@ -41,6 +42,7 @@ class Settings:
     tokens: int = 16_384
     queries: int = 2048
     minibatch: int = 128
+    blocks: int = 32
 
     def __post_init__(self) -> None:
         if not self.k or min(self.k) < 1:
@@ -51,7 +53,7 @@ class Settings:
             raise InputError(f"test_share: expected a share between 0 and 1, got {self.test_share}")
         if self.estimator not in ("fast", "exact"):
             raise unknown_name("HRSA estimator", self.estimator, ("fast", "exact"))
-        for name, least in (("tokens", 64), ("queries", 1), ("minibatch", 4)):
+        for name, least in (("tokens", 64), ("queries", 1), ("minibatch", 4), ("blocks", 2)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: expected at least {least}, got {getattr(self, name)}")
 

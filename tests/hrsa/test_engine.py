@@ -109,7 +109,7 @@ def test_exact_values_are_those_of_the_measures_over_all_rows():
                 expected = measures.linear_cka(x, whole.b[j], estimator=estimator)
                 assert record["matrices"][name][i][j] == pytest.approx(expected, abs=2e-6)
         assert layer["dimension_correlation"]["value"] == pytest.approx(measures.dimension_correlation(x, y), abs=2e-6)
-        assert guard["dimension_correlation_without_sinks"] == pytest.approx(
+        assert guard["dimension_correlation_without_sinks"]["value"] == pytest.approx(
             measures.dimension_correlation(x[kept], y[kept]), abs=2e-6
         )
         near = measures.knn_overlap(x, y, k=(3, 10))
@@ -132,10 +132,14 @@ def test_fast_values_are_near_the_exact_ones():
     assert fast.keys() == exact.keys()
     assert (fast.pop(".sample.queries"), exact.pop(".sample.queries")) == (1024, 1034)
     for path, value in exact.items():
+        # How sure a value is depends on how it was had; see test_intervals.py.
+        if any(part in path for part in ("jackknife", "half_width", "_interval", "queries")):
+            continue
         # 1000 tokens in minibatches: what is left is the sampling of pairs. Of the sink layer,
         # which is 12 tokens and little else, only what leaves them out can be estimated.
         loose = ("cka" in path or "effective_rank" in path) * (0.03 if "chance" not in path else 0.01)
-        loose = 0.01 if "knn" in path else loose  # of 1034 tokens 1024 are queries
+        loose = 0.01 if "knn" in path or "same_type" in path else loose  # of 1034 tokens 1024 are queries
+        loose = 0.1 if "hubness" in path or "knn_overlap_standardised" in path else loose  # 128 queries
         if "[1]" in path and "sinks" not in path and "standardised" not in path:
             continue
         assert fast[path] == pytest.approx(value, abs=1e-6 + loose, rel=1e-6 + loose), path

@@ -350,7 +350,7 @@ def test_malformed_input_is_named(bad, message):
 def test_ties_are_broken_in_row_order():
     from st_reasoning.hrsa.measures.neighbours import neighbours
 
-    near = neighbours(torch.full((300, 4), 0.5), torch.arange(300), [3]).all
+    near = neighbours(torch.full((300, 4), 0.5), torch.arange(300), 3)[0]
     assert near[0].tolist() == [1, 2, 3]
     assert near[1].tolist() == [0, 2, 3]
     assert (near[3:] == torch.tensor([0, 1, 2])).all()

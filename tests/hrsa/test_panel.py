@@ -12,7 +12,7 @@ import torch
 
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa import Activations, Settings, compare, draw, measures, panel, summary, write
-from st_reasoning.hrsa.compute import sinks_of
+from st_reasoning.hrsa.tokens import sinks_of
 
 PICTURES = {"linear_cka", "dimension_correlation", "procrustes", "knn_overlap", "linear_probe"}
 

@@ -4,11 +4,12 @@ Tokens of a sentence depend on each other: taken as independent rows they make u
 minibatch estimator is that of Nguyen et al. 2021: HSIC_1 (Song et al. 2012, equation 5) is unbiased in each
 minibatch, so its sum over minibatches is too.
 
-Symbols: n tokens, M minibatches of at most b tokens, L layers.
+Symbols: n tokens, M minibatches of at most b tokens, L layers, G blocks of sentences.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,10 @@ import torch
 from torch import Tensor
 
 from st_reasoning.errors import InputError
-from st_reasoning.hrsa.measures.columns import FLOAT32_RUN
 
 # HSIC_1 divides by n (n - 3).
 FEWEST = 4
+FEWEST_SENTENCES = 2 * FEWEST
 # Long sentences would leave the later minibatches nearly empty: below this size they are cut instead.
 _SMALL = 16
 
@@ -42,9 +43,9 @@ def draw_minibatches(sentences: Tensor, *, size: int, seed: int) -> Tensor:
         InputError: for fewer than 8 sentences.
     """
     names, inverse, lengths = np.unique(sentences.cpu().numpy(), return_inverse=True, return_counts=True)
-    if len(names) < 2 * FEWEST:
+    if len(names) < FEWEST_SENTENCES:
         raise InputError(
-            f"texts: expected at least {2 * FEWEST}, because the fast estimator pairs tokens of different texts, "
+            f"texts: expected at least {FEWEST_SENTENCES}, because the fast estimator pairs tokens of different texts, "
             f'got {len(names)}; use estimator "exact"'
         )
     least = min(_SMALL, len(names) // 2)
@@ -71,70 +72,72 @@ def draw_minibatches(sentences: Tensor, *, size: int, seed: int) -> Tensor:
 class MinibatchHSIC:
     """Sums of n_g (n_g - 3) HSIC_1 over minibatches g of n_g tokens, for all pairs of layers.
 
+    Each is a sum over the rows of the Gram matrices, kept apart by the block of sentences a row belongs to.
+
     Attributes:
-        cross: [L_a, L_b].
-        own_a: [L_a], each layer with itself.
-        own_b: [L_b].
-        pairs: Sum of n_g (n_g - 3).
+        cross: [G, L_a, L_b].
+        own_a: [G, L_a], each layer with itself.
+        own_b: [G, L_b].
+        pairs: [G], of the sum of n_g (n_g - 3).
     """
 
     cross: Tensor
     own_a: Tensor
     own_b: Tensor
-    pairs: float = 0.0
+    pairs: Tensor
 
     @classmethod
-    def zero(cls, layers_a: int, layers_b: int) -> MinibatchHSIC:
+    def zero(cls, layers_a: int, layers_b: int, blocks: int = 1) -> MinibatchHSIC:
         """Return the sums over no minibatches."""
         zero = torch.zeros((), dtype=torch.float64).new_zeros
-        return cls(zero(layers_a, layers_b), zero(layers_a), zero(layers_b))
+        return cls(zero(blocks, layers_a, layers_b), zero(blocks, layers_a), zero(blocks, layers_b), zero(blocks))
 
-    def add(self, grams: Tensor, present: Tensor, layers_a: int) -> None:
+    def add(self, grams: Tensor, present: Tensor, layers_a: int, blocks: Tensor | None = None) -> None:
         """Add minibatches.
 
-        n (n - 3) HSIC_1 = tr KL + (1'K1) (1'L1) / ((n - 1) (n - 2)) - 2 / (n - 2) 1'KL1, diagonals taken as
-        zero: sums over the minibatch of entries, of row sums and of totals, each one GEMM for all layer pairs.
+        n (n - 3) HSIC_1 = sum_{i != j} K~_ij L~_ij with K~ U-centred (Szekely and Rizzo 2014): off the diagonal
+        K_ij - (k_i + k_j) / (n - 2) + (sum_i k_i) / ((n - 1) (n - 2)), where k holds the row sums of K without its
+        diagonal. The rows of K~ sum to zero, so that what row i adds is also what the sum loses with it, to first
+        order half of it.
 
         Args:
-            grams: [L_a + L_b, M, b, b]; entries of rows that are not present, and the diagonal, are set to 0
-                in place.
+            grams: [L_a + L_b, M, b, b]; U-centred in place, entries of rows that are not present and the diagonal
+                set to 0. U-centring what is U-centred over more rows gives the same.
             present: [M, b], booleans.
             layers_a: L_a.
+            blocks: [M, b], the block of each row, from 0 to G - 1; by default all are of block 0.
         """
-        present = present & (present.sum(dim=1, keepdim=True) >= FEWEST)
-        if not present.any():
-            return
-        used = present.any(dim=1)
-        inside = present[:, :, None] & present[:, None, :]
-        inside.diagonal(dim1=1, dim2=2).fill_(False)
-        inside = inside.to(grams.dtype)
-        flat = grams.flatten(start_dim=1)
-        rows, traces = [], []
-        for layer in grams:
-            layer *= inside
-            rows.append(layer.sum(dim=2).double()[used])
-            traces.append(rows[-1].sum(dim=1))
-        n = present.sum(dim=1).double()[used]
-        by_row = torch.stack(rows) * (2 / (n - 2)).sqrt()[:, None]
-        by_total = torch.stack(traces) / ((n - 1) * (n - 2)).sqrt()
-        by_row = by_row.flatten(start_dim=1)
+        used = present.sum(dim=1) >= FEWEST
+        blocks = torch.zeros_like(present, dtype=torch.int64) if blocks is None else blocks
         a, b = slice(0, layers_a), slice(layers_a, len(grams))
-        self.cross += by_total[a] @ by_total[b].T - by_row[a] @ by_row[b].T
-        own = by_total.square().sum(dim=1) - by_row.square().sum(dim=1)
-        for start in range(0, flat.shape[1], FLOAT32_RUN):
-            run = flat[:, start : start + FLOAT32_RUN]
-            self.cross += (run[a] @ run[b].T).double()
-            own += torch.linalg.vector_norm(run, dim=1).double().square()
-        self.own_a += own[a]
-        self.own_b += own[b]
-        self.pairs += float((n * (n - 3)).sum())
+        for number in used.nonzero().flatten().tolist():
+            here, block = present[number], blocks[number]
+            n = int(here.sum())
+            gram, outside = grams[:, number], ~(here[:, None] & here[None, :])
+            outside.fill_diagonal_(True)
+            gram.masked_fill_(outside, 0)
+            rows = gram.sum(dim=2, dtype=torch.float64) / (n - 2)
+            # Half of the total with each of the two indices of an entry.
+            rows -= rows.sum(dim=1, keepdim=True) / (2 * (n - 1))
+            gram -= rows[:, :, None].to(gram.dtype)
+            gram -= rows[:, None, :].to(gram.dtype)
+            gram.masked_fill_(outside, 0)
+            by_row = gram.transpose(0, 1)
+            self.cross.index_add_(0, block, (by_row[:, a] @ by_row[:, b].transpose(1, 2)).double())
+            own = gram.square().sum(dim=2).double().T
+            self.own_a.index_add_(0, block, own[:, a])
+            self.own_b.index_add_(0, block, own[:, b])
+            self.pairs.index_add_(0, block, here.double() * (n - 3))
 
-    def debiased(self) -> Tensor:
-        """Return debiased CKA [L_a, L_b], NaN where a layer with itself has none."""
-        return ratio(self.cross, self.own_a, self.own_b)
+    def debiased(self) -> tuple[Tensor, Tensor]:
+        """Return debiased CKA [L_a, L_b] and what it is without each block [G, L_a, L_b]; NaN where undefined."""
+        total = ratio(self.cross.sum(dim=0), self.own_a.sum(dim=0), self.own_b.sum(dim=0))
+        return total, ratio(without(self.cross, 2), without(self.own_a, 2), without(self.own_b, 2))
 
-    def biased(self, squares_a: Tensor, squares_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return biased CKA [L_a, L_b] and |X'X|_F^2 of each layer, [L_a] and [L_b], as estimated.
+    def biased(
+        self, squares_a: Tensor, squares_b: Tensor, blocks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return biased CKA, the same without each block, and |X'X|_F^2 of each layer, as estimated.
 
         HSIC_1 of all rows, centred, is sum_{i != j} K_ij L_ij - 2 / (n - 2) sum_i a_i b_i + (sum_i a_i) (sum_i b_i) /
         ((n - 1) (n - 2)), up to 1 / (n (n - 3)). The minibatches estimate it without bias; the diagonals
@@ -143,22 +146,63 @@ class MinibatchHSIC:
         Args:
             squares_a: [L_a, n], squared lengths of the centred rows, in the scale of the Gram matrices.
             squares_b: [L_b, n].
+            blocks: [n], the block of each row; by default all are of block 0.
+
+        Returns:
+            [L_a, L_b], [G, L_a, L_b], [L_a] and [L_b].
         """
-        n = squares_a.shape[1]
+        n, count = float(squares_a.shape[1]), len(self.cross)
+        blocks = torch.zeros(squares_a.shape[1], dtype=torch.int64) if blocks is None else blocks
+        products = block_products(squares_a, squares_b, blocks, count)
+        own_a, own_b = (block_squares(side, blocks, count) for side in (squares_a, squares_b))
+        traces_a, traces_b = (block_sums(side, blocks, count) for side in (squares_a, squares_b))
 
-        def whole(hsic: Tensor, products: Tensor, totals: Tensor) -> Tensor:
-            per_pair = hsic / self.pairs
-            return per_pair * n * (n - 3) + products * (1 + 2 / (n - 2)) - totals / ((n - 1) * (n - 2))
+        def whole(hsic: Tensor, products: Tensor, traces: Tensor, per_pair: Tensor, n: Tensor) -> Tensor:
+            axes = (slice(None), *[None] * (hsic.ndim - 1))
+            n, per_pair = n[axes], per_pair[axes]
+            return hsic * per_pair * n * (n - 3) + products * (1 + 2 / (n - 2)) - traces / ((n - 1) * (n - 2))
 
-        totals_a, totals_b = squares_a.sum(dim=1), squares_b.sum(dim=1)
-        own_a = whole(self.own_a, squares_a.square().sum(dim=1), totals_a.square())
-        own_b = whole(self.own_b, squares_b.square().sum(dim=1), totals_b.square())
-        cross = whole(self.cross, squares_a @ squares_b.T, torch.outer(totals_a, totals_b))
-        return ratio(cross, own_a, own_b), own_a, own_b
+        def over(n: Tensor, part: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+            a, b, per_pair = part(traces_a, 1), part(traces_b, 1), 1 / part(self.pairs, 2)
+            return (
+                whole(part(self.cross, 2), part(products, 1), a[:, :, None] * b[:, None, :], per_pair, n),
+                whole(part(self.own_a, 2), part(own_a, 1), a.square(), per_pair, n),
+                whole(part(self.own_b, 2), part(own_b, 1), b.square(), per_pair, n),
+            )
+
+        every = torch.tensor([n], dtype=torch.float64)
+        found = over(every, lambda sums, _: sums.sum(dim=0, keepdim=True))
+        left = over(every - torch.bincount(blocks, minlength=count), without)
+        return ratio(*found)[0], ratio(*left), found[1][0], found[2][0]
+
+
+def without(sums: Tensor, power: float) -> Tensor:
+    """Return what a sum loses with each block, to first order: sums by block [G, ...] -> the sum without it.
+
+    Args:
+        sums: [G, ...], by the block of one of the tokens that a summand belongs to.
+        power: How many tokens that are; all of them can be the one that is left out.
+    """
+    return sums.sum(dim=0) - power * sums
+
+
+def block_sums(values: Tensor, blocks: Tensor, count: int) -> Tensor:
+    """Return the sums of values [L, n] over the rows of each block, [G, L]."""
+    return values.new_zeros(count, len(values)).index_add_(0, blocks, values.T)
+
+
+def block_squares(values: Tensor, blocks: Tensor, count: int) -> Tensor:
+    """Return the sums of squares of values [L, n] over the rows of each block, [G, L]."""
+    return block_sums(values.square(), blocks, count)
+
+
+def block_products(a: Tensor, b: Tensor, blocks: Tensor, count: int) -> Tensor:
+    """Return the sums of products of a [L_a, n] with b [L_b, n] over the rows of each block, [G, L_a, L_b]."""
+    return torch.stack([a[:, rows] @ b[:, rows].T for rows in (blocks == block for block in range(count))])
 
 
 def ratio(cross: Tensor, own_a: Tensor, own_b: Tensor, *, floor: float = 0.0) -> Tensor:
-    """Return cross [L_a, L_b] over the roots of both normalisers, NaN where one is not above the floor."""
+    """Return cross [..., L_a, L_b] over the roots of both normalisers [..., L], NaN where one is below the floor."""
     # The roots are taken apart: the product of two normalisers can overflow where neither of them does.
     lengths_a, lengths_b = (torch.where(own > floor, own, torch.nan).sqrt() for own in (own_a, own_b))
-    return (cross / lengths_a[:, None] / lengths_b[None, :]).cpu()
+    return (cross / lengths_a[..., :, None] / lengths_b[..., None, :]).cpu()

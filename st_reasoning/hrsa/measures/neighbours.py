@@ -61,24 +61,12 @@ def knn_overlap(
         queries = torch.arange(n, device=x.device)
     elif queries.ndim != 1 or not len(queries) or queries.min() < 0 or queries.max() >= n:
         raise InputError(f"queries: expected row numbers from 0 to {n - 1}, got {queries}")
-    near_x, near_y = (neighbours(unit_rows(rows, name), queries, sizes, types) for rows, name in ((x, "x"), (y, "y")))
-    if types is not None:
-        return mean_jaccard(near_x.other_types, near_y.other_types, sizes)
-    return mean_jaccard(near_x.all, near_y.all, sizes)
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """The nearest rows of some queries.
-
-    Attributes:
-        all: [q, k], row numbers, nearest first.
-        other_types: [q, k], among rows of another type than the query's, -1 where there are too few; None
-            without types.
-    """
-
-    all: Tensor
-    other_types: Tensor | None
+    without = [] if types is None else [Excluded(types=types)]
+    near_x, near_y = (
+        neighbours(unit_rows(rows, name), queries, sizes[-1], without=without)[-1]
+        for rows, name in ((x, "x"), (y, "y"))
+    )
+    return {size: float(jaccard(near_x, near_y, size).nanmean()) for size in sizes}
 
 
 def unit_rows(x: Tensor, name: str) -> Tensor:
@@ -95,55 +83,120 @@ def unit_rows(x: Tensor, name: str) -> Tensor:
     return units
 
 
-def neighbours(units: Tensor, queries: Tensor, sizes: Sequence[int], types: Tensor | None = None) -> Neighbours:
-    """Return the nearest rows of each query, of all rows and, with types, of those of another type.
+def neighbours(
+    units: Tensor, queries: Tensor, length: int, *, without: Sequence[Excluded] = (), spare: int = 0
+) -> list[Tensor]:
+    """Return the nearest rows of each query, nearest first and ties in row order, without the query itself.
 
     Args:
         units: [n, d], rows of length one.
         queries: [q], row numbers.
-        sizes: Numbers of neighbours, ascending; for each the first so many columns are exact.
-        types: [n].
+        length: Neighbours of each query.
+        without: Rows that may not be neighbours, each a list of its own.
+        spare: How many more are looked for at first, so that most lists without some rows follow from the first one.
+
+    Returns:
+        [q, length], and one more of that shape for each of ``without``, -1 where there are too few.
     """
-    n, every, others = units.shape[0], [], []
+    n, found = len(units), [list[Tensor]() for _ in range(1 + len(without))]
     for start, stop in row_blocks(len(queries), n, SIMILARITIES):
         rows = queries[start:stop]
         similarity = units[rows] @ units.T
         similarity[torch.arange(len(rows), device=rows.device), rows] = -torch.inf
-        every.append(_nearest(similarity, sizes))
-        if types is not None:
-            similarity.masked_fill_(types[rows][:, None] == types[None, :], -torch.inf)
-            others.append(_nearest(similarity, sizes))
-    return Neighbours(torch.cat(every), torch.cat(others) if types is not None else None)
+        near = nearest(similarity, length + spare)
+        found[0].append(near[:, :length])
+        for part, excluded in zip(found[1:], without, strict=True):
+            left = excluded.of(rows, near) | (near < 0)
+            few = (~left).sum(dim=1) < length
+            # A stable sort brings those that stay to the front, in their order.
+            part.append(near.gather(1, left.byte().argsort(dim=1, stable=True)[:, :length]))
+            if few.any():
+                masked = similarity[few].masked_fill_(excluded.of(rows[few], slice(None)), -torch.inf)
+                part[-1][few] = nearest(masked, length)
+    return [torch.cat(part) for part in found]
 
 
-def _nearest(similarity: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Return the columns [q, k] of the greatest values of each row, ties in column order, -1 for -infinity."""
-    n, k = similarity.shape[1], sizes[-1]
-    values, columns = similarity.topk(min(k + 1, n), dim=1)
-    # topk orders equal values as it likes. That matters only where one is in and the next is out.
-    tied = torch.zeros(len(values), dtype=torch.bool, device=values.device)
-    for size in sizes:
-        if size < values.shape[1]:
-            tied |= values[:, size - 1] == values[:, size]
-    columns = columns[:, :k].masked_fill(values[:, :k] == -torch.inf, -1)
-    if tied.any():
-        # A step per column number, together well below half a float32 rounding step of a cosine: breaks ties
-        # and nothing else.
-        steps = torch.arange(n, dtype=torch.float64, device=similarity.device) * (2.0**-27 / n)
-        values, found = (similarity[tied].double() - steps).topk(k, dim=1)
-        columns[tied] = found.masked_fill(values == -torch.inf, -1)
-    return columns
+@dataclass(frozen=True)
+class Excluded:
+    """Rows that may not be neighbours: those of the query's own type, or some rows whoever asks.
+
+    Attributes:
+        types: [n], or None.
+        rows: [n], booleans, or None.
+    """
+
+    types: Tensor | None = None
+    rows: Tensor | None = None
+
+    def of(self, queries: Tensor, candidates: Tensor | slice) -> Tensor:
+        """Return which candidates, rows [q, c] or a slice of all, of queries [q] are excluded; broadcasts to [q, c]."""
+        if self.types is not None:
+            return self.types[queries][:, None] == self.types[candidates]
+        assert self.rows is not None
+        return self.rows[candidates]
 
 
-def mean_jaccard(near_x: Tensor | None, near_y: Tensor | None, sizes: Sequence[int]) -> dict[int, float]:
-    """Return the mean Jaccard index of two lists of neighbours [q, k], for the first ``size`` of each."""
-    assert near_x is not None
-    assert near_y is not None
-    found = {}
-    for size in sizes:
-        first, second = near_x[:, :size], near_y[:, :size]
-        full = (first >= 0).all(dim=1) & (second >= 0).all(dim=1)
-        both = torch.cat([first[full], second[full]], dim=1).sort(dim=1).values
-        shared = (both[:, 1:] == both[:, :-1]).sum(dim=1).double()
-        found[size] = float((shared / (2 * size - shared)).mean())
-    return found
+def nearest(similarity: Tensor, length: int) -> Tensor:
+    """Return the columns [q, length] of the greatest values of each row, ties in column order, -1 for -infinity."""
+    n = similarity.shape[1]
+    width = min(length + 1, n)
+    values, columns = similarity.topk(width, dim=1)
+    # topk orders equal values as it likes, and takes any of them where not all are in.
+    tied = (values[:, 1:] == values[:, :-1]).any(dim=1).nonzero().flatten()
+    if len(tied):
+        by_column = columns[tied].argsort(dim=1)
+        again = values[tied].gather(1, by_column).argsort(dim=1, descending=True, stable=True)
+        columns[tied] = columns[tied].gather(1, by_column).gather(1, again)
+    if width > length:
+        open_end = (values[:, length - 1] == values[:, length]) & (values[:, length] > -torch.inf)
+        if open_end.any():
+            # A step per column number, together well below half a float32 rounding step of a cosine: breaks ties
+            # and nothing else.
+            steps = torch.arange(n, dtype=torch.float64, device=similarity.device) * (2.0**-27 / n)
+            columns[open_end] = (similarity[open_end].double() - steps).topk(width, dim=1).indices
+    columns = columns.masked_fill_(values == -torch.inf, -1)[:, :length]
+    return torch.nn.functional.pad(columns, (0, length - columns.shape[1]), value=-1)
+
+
+def jaccard(near_x: Tensor, near_y: Tensor, size: int) -> Tensor:
+    """Return the Jaccard index [q] of the first ``size`` of two lists [q, k], NaN where they are fewer."""
+    first, second = near_x[:, :size], near_y[:, :size]
+    full = (first >= 0).all(dim=1) & (second >= 0).all(dim=1)
+    both = torch.cat([first, second], dim=1).sort(dim=1).values
+    shared = (both[:, 1:] == both[:, :-1]).sum(dim=1).double()
+    return torch.where(full, shared / (2 * size - shared), torch.nan)
+
+
+def jaccard_changes(near_x: Tensor, near_y: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return how the Jaccard index of each query changes when one of its neighbours is no candidate any more.
+
+    The next one takes its place: for a list a neighbour is dropped from, row ``size`` comes in.
+
+    Args:
+        near_x: [q, more than size].
+        near_y: Likewise.
+        size: Number of neighbours.
+
+    Returns:
+        The change for each neighbour in x [q, size], and for each in y that is none in x (0 for the others), [q, size];
+        0 where there are too few neighbours.
+    """
+    first, second = near_x[:, :size], near_y[:, :size]
+    next_x, next_y = near_x[:, size], near_y[:, size]
+    full = (near_x[:, : size + 1] >= 0).all(dim=1) & (near_y[:, : size + 1] >= 0).all(dim=1)
+    same = first[:, :, None] == second[:, None, :]
+    in_y, in_x = same.any(dim=2), same.any(dim=1)
+    shared = in_y.sum(dim=1).double()
+    enters_x = (second == next_x[:, None]).any(dim=1).double()
+    enters_y = (first == next_y[:, None]).any(dim=1).double()
+
+    def index(common: Tensor) -> Tensor:
+        return common / (2 * size - common)
+
+    now = index(shared)
+    both = index(shared - 1 + enters_x + enters_y + (next_x == next_y).double()) - now
+    only_x, only_y = index(shared + enters_x) - now, index(shared + enters_y) - now
+    change_x = torch.where(in_y, both[:, None], only_x[:, None])
+    change_y = torch.where(in_x, 0.0, only_y[:, None])
+    known = full.double()[:, None]
+    return change_x * known, change_y * known

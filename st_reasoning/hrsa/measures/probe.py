@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from st_reasoning.errors import InputError, unknown_name
@@ -31,6 +32,8 @@ class ProbeTransfer:
         train_rows: Sentences it was fitted on.
         test_rows: Sentences it was scored on.
         converged: Whether the solver reached its tolerance.
+        tested: [test_rows], which sentences it was scored on.
+        right: [2, test_rows], whether it was right on each, from its own features and from the other model's.
     """
 
     own: float
@@ -40,6 +43,8 @@ class ProbeTransfer:
     train_rows: int
     test_rows: int
     converged: bool
+    tested: Tensor = field(compare=False, repr=False)
+    right: Tensor = field(compare=False, repr=False)
 
     @property
     def difference(self) -> float:
@@ -96,18 +101,19 @@ def linear_probe_transfer(
         else RidgeClassifier(alpha=penalty)
     )
     probe.fit((features_x[train] - mean) / deviation, classes[train])
-    own, transferred = (
-        float(np.mean(probe.predict((features[test] - mean) / deviation) == classes[test]))
-        for features in (features_x, features_y)
-    )
+    right = np.stack([
+        probe.predict((features[test] - mean) / deviation) == classes[test] for features in (features_x, features_y)
+    ])  # fmt: skip
     return ProbeTransfer(
-        own=own,
-        transferred=transferred,
+        own=float(right[0].mean()),
+        transferred=float(right[1].mean()),
         chance=float(np.bincount(classes[test]).max() / len(test)),
         classes=len(names),
         train_rows=len(train),
         test_rows=len(test),
         converged=kind == "ridge" or bool((probe.n_iter_ < probe.max_iter).all()),
+        tested=torch.from_numpy(test),
+        right=torch.from_numpy(right),
     )
 
 

@@ -33,6 +33,8 @@ class ProcrustesFit:
         rank: Numerical rank of X'Y on the training rows.
         train_rows: Rows the map was fitted on.
         test_rows: Rows it was scored on.
+        singular: U [d, d], S [d] and V' [d, d] of X'Y = U S V'.
+        centre: Means [d] of the training rows of x and of y.
     """
 
     map: Tensor
@@ -42,6 +44,8 @@ class ProcrustesFit:
     rank: int
     train_rows: int
     test_rows: int
+    singular: tuple[Tensor, Tensor, Tensor]
+    centre: tuple[Tensor, Tensor]
 
     @property
     def determined(self) -> bool:
@@ -133,7 +137,22 @@ def solve(train: Sequence[Moments], test: Sequence[Moments]) -> ProcrustesFit:
         rank=rank,
         train_rows=train_rows,
         test_rows=test_rows,
+        singular=(left, singular, right),
+        centre=centre,
     )
+
+
+def entropy_gradient(fit: ProcrustesFit) -> Tensor:
+    """Return the derivative of the inverse row entropy by the entries of X'Y on the training rows, [d, d].
+
+    With X'Y = U S V' and Z = U' d(X'Y) V, dO = U [(Z_ij - Z_ji) / (s_i + s_j)] V' (e.g. Kenney and Laub 1991).
+    """
+    d = len(fit.map)
+    tiny = torch.finfo(torch.float64).tiny
+    by_map = 2 * (fit.map.square().clamp_min(tiny).log() + 1) * fit.map / (d * math.log(d))
+    left, singular, right = fit.singular
+    inner = (left.T @ by_map @ right.T) / (singular[:, None] + singular[None, :])
+    return left @ (inner - inner.T) @ right
 
 
 def inverse_row_entropy(orthogonal: Tensor) -> float:
