@@ -10,6 +10,7 @@ from st_reasoning.hrsa.addresses import Value, Values
 from st_reasoning.hrsa.reading import KEPT, SILENT, Verdict, judge, middle_k
 from st_reasoning.stats import interval
 
+# Of the panels this reads, and of the record it makes.
 SCHEMA = 3
 # A fall that is smaller is no drift of a level that is kept before and after.
 SMALL = 0.05

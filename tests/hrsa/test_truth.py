@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from st_reasoning.hrsa import Chunk, Engine, Settings, read, realignment
-from st_reasoning.hrsa.panel import SCHEMA
+from st_reasoning.hrsa.realignment import SCHEMA
 
 TEXTS, WIDTH, TYPES, LAYERS = 400, 40, 40, 2
 SETTINGS = Settings(k=(5, 10, 50), estimator="fast", queries=512)
