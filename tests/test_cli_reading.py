@@ -72,8 +72,6 @@ def test_realignment_of_two_files(tmp_path: Path):
     again = call("realignment", before, after, "--output", out)
     assert (again.exit_code, "is there already" in again.stderr) == (2, True)
     assert call("realignment", before, after, "--output", out, "--overwrite").exit_code == 0
-    help_text = call("realignment", "--help").stdout
-    assert any(line.strip().startswith("st-reasoning realignment ") for line in help_text.splitlines())
 
 
 def test_other_files_are_refused_in_one_line(tmp_path: Path):
