@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from st_reasoning.attention import verify_attention
     from st_reasoning.backbone import audit, convert
-    from st_reasoning.hrsa import panel
+    from st_reasoning.hrsa import panel, realignment
     from st_reasoning.hrsa.evaluator import HRSAEvaluator
     from st_reasoning.training import TrainingRecipe
 
@@ -23,10 +23,20 @@ _HOMES = {
     "audit": "st_reasoning.backbone",
     "convert": "st_reasoning.backbone",
     "panel": "st_reasoning.hrsa",
+    "realignment": "st_reasoning.hrsa",
     "verify_attention": "st_reasoning.attention",
 }
 
-__all__ = ["HRSAEvaluator", "TrainingRecipe", "__version__", "audit", "convert", "panel", "verify_attention"]
+__all__ = [
+    "HRSAEvaluator",
+    "TrainingRecipe",
+    "__version__",
+    "audit",
+    "convert",
+    "panel",
+    "realignment",
+    "verify_attention",
+]
 
 
 def __getattr__(name: str) -> Any:

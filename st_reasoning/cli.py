@@ -14,7 +14,7 @@ import click
 
 from st_reasoning import __version__
 from st_reasoning.errors import STReasoningError
-from st_reasoning.files import refuse_existing
+from st_reasoning.files import read_json, refuse_existing, refuse_existing_file, write_json
 
 OUTPUT = click.Path(path_type=Path)
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace what the output folder holds.")
@@ -303,24 +303,61 @@ def audit(base: str, reasoning: str, as_json: bool, **options: Any) -> None:
 @click.option("--batch-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Per forward pass.")
 @click.option("--cache", type=OUTPUT, help="Keep hidden states in this folder, for a killed run and for later ones.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of splits and samples.")
+@click.option("--fail-if", multiple=True, metavar="CONDITION",
+              help='End with exit code 1 where this holds, e.g. "linear_cka.final<0.95"; repeatable.')  # fmt: skip
 @OVERWRITE
 @JSON
 def hrsa(model_a: str, model_b: str, texts: Path, output: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
     """Compare the representations of two models layer by layer; writes hrsa.json and a figure per measure.
 
     MODEL_A and MODEL_B are embedder folders, looked at as they are, or backbones, looked at as language models. They
-    may differ in depth, width and tokenizer.
+    may differ in depth, width and tokenizer. A condition of --fail-if is ADDRESS.LAYER, one of < <= > >=, and a
+    number; LAYER is final, first, min, max, mean or a number, ADDRESS a value of hrsa.json or a measure.
 
     \b
     Example:
-      st-reasoning hrsa embedders/base embedders/reasoning --texts texts.jsonl --output runs/hrsa
+      st-reasoning hrsa embedders/base embedders/reasoning --texts texts.jsonl --output runs/hrsa \\
+          --fail-if "linear_cka.final<0.95" --fail-if "knn_overlap.10.min<0.5"
     """
     from st_reasoning.hrsa import summary
+    from st_reasoning.hrsa.gate import parse
     from st_reasoning.study.steps import compare_models
 
+    conditions = [parse(text, options["k"]) for text in options.pop("fail_if")]
     with _working():
         panel = compare_models(model_a, model_b, texts, output, overwrite=overwrite, **options)
     _answer(panel, as_json, summary(panel))
+    if failures := [said for condition in conditions if (said := condition.failure(panel)) is not None]:
+        for said in failures:
+            click.echo(f"Failed: {said}", err=True)
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@click.argument("backbones", type=OUTPUT)
+@click.argument("embedders", type=OUTPUT)
+@click.option("--output", type=OUTPUT, help="A JSON file to write.")
+@click.option("--overwrite", is_flag=True, help="Replace the output file.")
+@JSON
+def realignment(backbones: Path, embedders: Path, output: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Show what contrastive training changed between two models, level by level, in words.
+
+    BACKBONES and EMBEDDERS are two hrsa.json, or their folders: of the models before and after, on the same texts.
+
+    \b
+    Example:
+      st-reasoning realignment runs/hrsa-backbones runs/hrsa-embedders --output runs/realignment.json
+    """
+    from st_reasoning.hrsa.realignment import realignment as compare
+    from st_reasoning.hrsa.realignment import summary
+
+    if output is not None:
+        refuse_existing_file(output, overwrite=overwrite)
+    panels = [read_json(path / "hrsa.json" if path.is_dir() else path) for path in (backbones, embedders)]
+    found = compare(panels[0], panels[1])
+    if output is not None:
+        write_json(output, found)
+    _answer(found, as_json, summary(found))
 
 
 @main.command()

@@ -27,6 +27,18 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"the output folder {path} is not empty; name another one or pass --overwrite")
 
 
+def refuse_existing_file(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output file that would replace something; also worth calling before long work.
+
+    Raises:
+        InputError: if ``path`` is a folder, or a file and ``overwrite`` is false.
+    """
+    if path.is_dir():
+        raise InputError(f"the output {path} is a folder; expected a file")
+    if path.exists() and not overwrite:
+        raise InputError(f"the output {path} is there already; name another one or pass --overwrite")
+
+
 @contextmanager
 def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty scratch folder beside ``path`` that becomes ``path`` only if the block ends well.

@@ -22,7 +22,9 @@ def texts(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("verb", [[], ["convert"], ["train"], ["mine"], ["variants", "sft"], ["hrsa"], ["study"]])
+@pytest.mark.parametrize(
+    "verb", [[], ["convert"], ["train"], ["mine"], ["variants", "sft"], ["hrsa"], ["realignment"], ["study"]]
+)
 def test_help_has_an_example(verb: list[str]) -> None:
     found = call(*verb, "--help")
     assert found.exit_code == 0

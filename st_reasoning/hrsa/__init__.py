@@ -19,6 +19,8 @@ from st_reasoning.hrsa.measures import (
 )
 from st_reasoning.hrsa.metrics import DimensionCorrelation, KNNOverlap, LinearCKA, Procrustes
 from st_reasoning.hrsa.panel import panel
+from st_reasoning.hrsa.reading import read
+from st_reasoning.hrsa.realignment import realignment
 from st_reasoning.hrsa.report import summary, write
 from st_reasoning.hrsa.settings import Settings
 
@@ -40,6 +42,8 @@ __all__ = [
     "linear_probe_transfer",
     "panel",
     "procrustes",
+    "read",
+    "realignment",
     "summary",
     "write",
 ]

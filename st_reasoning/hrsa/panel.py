@@ -21,6 +21,7 @@ from st_reasoning.hrsa.chunk import Chunk
 from st_reasoning.hrsa.engine import Engine
 from st_reasoning.hrsa.forward import lockstep
 from st_reasoning.hrsa.measures import check_labels
+from st_reasoning.hrsa.reading import read
 from st_reasoning.hrsa.settings import Precision, Settings, Stopwatch
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def panel(
         a few tokens and dimensions; ``matrices`` every layer of ``model_a`` (rows) with every layer of ``model_b``
         (columns); ``omitted`` why a measure is None. ``pooled`` holds the same of one vector per text, for two embedders.
         ``models``, ``corpus``, ``settings``, ``versions`` and ``runtime`` say what
-        was compared, how, with what and for how long.
+        was compared, how, with what and for how long. ``reading`` says what it means, see
+        :func:`~st_reasoning.hrsa.read`.
 
     Raises:
         InputError: for texts, labels or models that cannot be compared; tokens are compared before anything
@@ -162,7 +164,7 @@ def panel(
 
     if sentences is None:
         compared["omitted"]["pooled"] = "needs two embedders and more texts than the smallest k"
-    return {
+    record = {
         "schema": SCHEMA,
         "models": [
             {**fact, "layers": layers - 1, "width": width} for fact, (layers, width) in zip(facts, shapes, strict=True)
@@ -199,6 +201,7 @@ def panel(
         },
         "versions": versions(),
     }
+    return {**record, "reading": read(record)}
 
 
 def _at_other_precision(model: SentenceTransformer) -> tuple[SentenceTransformer, str]:

@@ -32,7 +32,7 @@ def write(panel: dict[str, Any], folder: Path, *, overwrite: bool = False) -> Pa
 
 
 def summary(panel: dict[str, Any]) -> str:
-    """Return the panel as plain text for a terminal: one line per layer, values beside what guards them."""
+    """Return the panel as plain text for a terminal: what it means, then one line per layer beside what guards it."""
     models, corpus = panel["models"], panel["corpus"]
     middle = panel["settings"]["k"][len(panel["settings"]["k"]) // 2]
     head = [
@@ -43,6 +43,7 @@ def summary(panel: dict[str, Any]) -> str:
             for model in models
         ),
         "",
+        *_words(panel.get("reading")),
     ]
     titles = (
         "layer", "correlation", "H_inv", "CKA", "debiased", "no sinks", "sinks", "top dim", f"{middle}-NN",
@@ -81,6 +82,13 @@ def summary(panel: dict[str, Any]) -> str:
         notes.append(f"layers matched by relative depth: {pairs}")
     notes += [f"{measure} omitted: {reason}" for measure, reason in panel["omitted"].items()]
     return "\n".join([*head, *table, "", *notes])
+
+
+def _words(reading: dict[str, Any] | None) -> list[str]:
+    """Return the answer of a reading and its warnings, a line each."""
+    if reading is None:
+        return []
+    return [*reading["answer"], *(f"! {warning}" for warning in reading["warnings"]), ""]
 
 
 def _cell(entry: dict[str, Any] | None, key: str, *, sign: bool = False) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from st_reasoning.backbone import format_instruction
 from st_reasoning.config import versions
 from st_reasoning.errors import InputError
-from st_reasoning.files import content_hash, file_hash, new_file, write_json
+from st_reasoning.files import content_hash, file_hash, new_file, refuse_existing_file, write_json
 from st_reasoning.training.data import BadRows, logger, read_examples
 from st_reasoning.training.embeddings import Embedder, StoredEmbeddings, open_embedder
 from st_reasoning.training.formats import BadRow
@@ -194,10 +194,7 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     """
     if output.suffix not in OUTPUTS:
         raise InputError(f"cannot write {output}: expected a file that ends in {' or '.join(OUTPUTS)}")
-    if output.is_dir():
-        raise InputError(f"the output {output} is a folder; expected a file")
-    if output.exists() and not overwrite:
-        raise InputError(f"the output {output} is there already; name another one or pass --overwrite")
+    refuse_existing_file(output, overwrite=overwrite)
 
 
 @dataclass(frozen=True)

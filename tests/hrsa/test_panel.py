@@ -253,7 +253,10 @@ def test_write_and_draw(record, tmp_path):
 
 def test_summary_shows_every_layer_beside_its_guard(record):
     lines = summary(record).splitlines()
-    table = lines[lines.index("") + 1 :]
+    said = lines[lines.index("") + 1 :]
+    levels = len(record["reading"]["levels"])
+    assert said[:levels] == record["reading"]["answer"]
+    table = said[said.index("") + 1 :]
     assert table[0].split()[:3] == ["layer", "correlation", "H_inv"]
     assert [line.split()[0] for line in table[1:5]] == ["0", "1", "2", "3"]
     cka = record["layers"][2]["linear_cka"]["biased"]
