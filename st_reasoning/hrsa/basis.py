@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from st_reasoning.hrsa.fast import Columns
+from st_reasoning.hrsa.facts import Columns
 from st_reasoning.hrsa.measures.columns import row_blocks
 from st_reasoning.hrsa.measures.moments import Moments
 from st_reasoning.hrsa.measures.procrustes import ProcrustesFit, entropy_gradient, solve
@@ -73,7 +73,7 @@ def procrustes(
         return _with_blocks(fit, rows, blocks, tokens, factors, sinks=sinks)
 
     raw = basis(plain, sinks=True)
-    guarded = raw
+    guarded: Basis | None = raw
     if tokens.kept < len(tokens.order):
         guarded = basis(plain, sinks=False) if tokens.usable else None
     return raw, guarded, basis(unit, sinks=True)
@@ -163,8 +163,8 @@ class _Sums:
 
     @classmethod
     def zero(cls, width: int) -> _Sums:
-        none = [torch.zeros(width, dtype=torch.float64) for _ in range(4)]
-        return cls(0.0, *none, torch.zeros(width, width, dtype=torch.float64))
+        x, y, squares_x, squares_y = (torch.zeros(width, dtype=torch.float64) for _ in range(4))
+        return cls(0.0, x, y, squares_x, squares_y, torch.zeros(width, width, dtype=torch.float64))
 
     def add(self, x: Tensor, y: Tensor) -> None:
         self.rows += len(x)
@@ -205,8 +205,8 @@ class _Blocks:
 
     @classmethod
     def zero(cls, count: int, width: int) -> _Blocks:
-        none = [torch.zeros(count, width, dtype=torch.float64) for _ in range(2)]
-        return cls(torch.zeros(count, dtype=torch.float64), *none, torch.zeros(count, width, width))
+        x, y = (torch.zeros(count, width, dtype=torch.float64) for _ in range(2))
+        return cls(torch.zeros(count, dtype=torch.float64), x, y, torch.zeros(count, width, width))
 
     def add(self, block: int, found: _Sums) -> None:
         self.rows[block] += found.rows

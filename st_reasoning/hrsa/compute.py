@@ -17,7 +17,9 @@ from tqdm.auto import tqdm
 
 from st_reasoning.hrsa import exact, fast, measures
 from st_reasoning.hrsa.basis import Basis, procrustes
-from st_reasoning.hrsa.fast import CKA, Columns
+from st_reasoning.hrsa.correlation import correlations, paired_correlation
+from st_reasoning.hrsa.facts import Columns, facts
+from st_reasoning.hrsa.fast import CKA
 from st_reasoning.hrsa.inference import Intervals, described, finite
 from st_reasoning.hrsa.local import Local, Neighbours, Overlap
 from st_reasoning.hrsa.measures.minibatch import FEWEST_SENTENCES, draw_minibatches
@@ -156,12 +158,12 @@ class _Shared:
         correlation = kept_correlation = None
         if stores[0].width == stores[1].width:
             with watch.part("dimension_correlation"):
-                kept_correlation = correlation = fast.correlation(stores, columns, tokens, n)
+                kept_correlation = correlation = correlations(stores, columns, tokens, n)
             with watch.part("sensitivity"):
                 if n_kept < n:
-                    kept_correlation = fast.correlation(stores, kept, tokens, n_kept) if kept is not None else None
+                    kept_correlation = correlations(stores, kept, tokens, n_kept) if kept is not None else None
         batches = None
-        if settings.estimator == "fast" or len(tokens.sentences.unique()) >= FEWEST_SENTENCES:
+        if settings.estimator == "fast" or len(torch.unique(tokens.sentences)) >= FEWEST_SENTENCES:
             batches = draw_minibatches(tokens.sentences, size=settings.minibatch, seed=settings.seed)
         with watch.part("linear_cka"):
             if settings.estimator == "fast":
@@ -191,7 +193,7 @@ class _Shared:
 
 
 def _both_sides(stores: Stores, tokens: Tokens, n: int) -> tuple[list[Columns], list[Columns]]:
-    return fast.facts(stores[0], tokens.sentences[:n]), fast.facts(stores[1], tokens.sentences[:n])
+    return facts(stores[0], tokens.sentences[:n]), facts(stores[1], tokens.sentences[:n])
 
 
 def _chances(stores: Stores, tokens: Tokens, shared: _Shared, pair: tuple[int, int]) -> dict[str, float]:
@@ -203,7 +205,7 @@ def _chances(stores: Stores, tokens: Tokens, shared: _Shared, pair: tuple[int, i
         some = rows[:: max(1, len(rows) // _CHANCE_ROWS)]
         n = len(tokens.order)
         x, y = stores[0].read(pair[0], 0, n)[some], stores[1].read(pair[1], 0, n)[tokens.partners[some]]
-        found["dimension_correlation"] = fast.paired_correlation(x, y, columns)
+        found["dimension_correlation"] = paired_correlation(x, y, columns)
     if shared.batches is not None:
         most = max(1, _CHANCE_ROWS // shared.batches.shape[1])
         found["biased"], found["debiased"] = fast.chance_cka(

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from st_reasoning.hrsa import measures
-from st_reasoning.hrsa.fast import CKA, AllCKA, Columns
+from st_reasoning.hrsa.facts import Columns
+from st_reasoning.hrsa.fast import CKA, AllCKA
 from st_reasoning.hrsa.measures.columns import FLOAT32_RUN, row_blocks
 from st_reasoning.hrsa.measures.minibatch import block_products, block_sums, ratio, without
 from st_reasoning.hrsa.store import Store

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from st_reasoning.hrsa.fast import Columns
+from st_reasoning.hrsa.facts import Columns
 from st_reasoning.hrsa.measures import neighbours as knn
 from st_reasoning.hrsa.settings import Settings
 from st_reasoning.hrsa.store import Store

@@ -78,13 +78,12 @@ def panel(
         progress: Whether to show progress bars.
 
     Returns:
-        A record of plain dictionaries, lists, texts and numbers, undefined values being None. ``layers`` holds every
-        measure with its interval, beside its chance level; ``sensitivity``, layer by layer, what raw values owe to
-        a few tokens and dimensions; ``matrices`` every layer of ``model_a`` (rows) with every layer of ``model_b``
-        (columns); ``omitted`` why a measure is None. ``pooled`` holds the same of one vector per text, for two embedders.
-        ``models``, ``corpus``, ``settings``, ``versions`` and ``runtime`` say what
-        was compared, how, with what and for how long. ``reading`` says what it means, see
-        :func:`~st_reasoning.hrsa.read`.
+        A record of plain dictionaries, lists, texts and numbers, undefined values being None; SCHEMA.md lists them.
+        ``layers`` holds every measure with its interval, beside its chance level; ``sensitivity``, layer by layer,
+        what raw values owe to a few tokens and dimensions; ``matrices`` every layer of ``model_a`` (rows) with every
+        layer of ``model_b`` (columns); ``reading`` what all that means in words; ``omitted`` why a measure is None.
+        ``pooled`` holds the same of one vector per text, for two embedders. ``models``, ``corpus``, ``settings``,
+        ``versions`` and ``runtime`` say what was compared, how, with what and for how long.
 
     Raises:
         InputError: for texts, labels or models that cannot be compared; tokens are compared before anything

@@ -1,8 +1,8 @@
 """Debiased CKA of many layers from minibatches that hold one token of each sentence at most.
 
-Tokens of a sentence depend on each other: taken as independent rows they make unrelated representations look alike.
-So only pairs of tokens of different sentences count. Minibatches (Nguyen et al. 2021) are a sample of these pairs; centring
-needs no sample, because row sums of centred Gram matrices are known.
+Tokens of a sentence depend on each other: taken as independent rows they make unrelated representations look
+alike. So only pairs of tokens of different sentences count. Minibatches (Nguyen et al. 2021) are a sample of these
+pairs; centring needs no sample, because row sums of centred Gram matrices are known.
 
 Symbols: n tokens, M minibatches of at most b tokens, L layers, G blocks of sentences.
 """
