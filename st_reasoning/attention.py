@@ -361,6 +361,10 @@ def _judge(transformer: Any, seen: _Pass, gap: float, window: int | None) -> Pro
     reach = min(window or seen.length, NARROW_WINDOW if window else seen.length)
     share = float(moved[-(reach - 1) :].double().mean())
     partly: Seen = "mixed" if moved.any() else "causal"
+    whole: Seen = "bidirectional" if share >= ALL_MOVED[precision] else partly
+    if seen.depth:
+        # One layer may pass on too little to be seen; by itself each was shown a change that it cannot overlook.
+        whole = "bidirectional" if "bidirectional" in seen.layers else "causal"
     return Probe(
         batch="padded" if seen.padded else "unpadded",
         length=seen.length,
@@ -368,7 +372,7 @@ def _judge(transformer: Any, seen: _Pass, gap: float, window: int | None) -> Pro
         change=float(change.median()),
         floor=floor,
         moved=share,
-        attention="bidirectional" if share >= ALL_MOVED[precision] else partly,
+        attention=whole,
     )
 
 

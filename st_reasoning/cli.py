@@ -301,6 +301,7 @@ def audit(base: str, reasoning: str, as_json: bool, **options: Any) -> None:
               help="Numbers of neighbours; repeatable.")  # fmt: skip
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Longer texts are cut.")
 @click.option("--batch-tokens", type=click.IntRange(min=1), default=1024, show_default=True, help="Per forward pass.")
+@click.option("--ceiling", is_flag=True, help="Compare MODEL_A with itself at another precision too: two passes more.")
 @click.option("--cache", type=OUTPUT, help="Keep hidden states in this folder, for a killed run and for later ones.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of splits and samples.")
 @click.option("--fail-if", multiple=True, metavar="CONDITION",

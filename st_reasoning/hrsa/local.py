@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.stats
 import torch
 from torch import Tensor
 
@@ -94,7 +95,7 @@ class Neighbours:
         if self._last is None or self._last[0] != b:
             self._last = b, self._search(1, b)
         y = self._last[1]
-        tokens, blocks = self.tokens, self.tokens.blocks
+        tokens = self.tokens
         every = self._mean(x.every, y.every, self.queries)
         without_sinks = every if tokens.kept == len(tokens.order) else None
         if x.without_sinks is not None and y.without_sinks is not None:
@@ -109,8 +110,8 @@ class Neighbours:
             standardised=self._mean(x.standardised, y.standardised, self.standardised_queries),
             chance={size: _shared(theirs[:, :size], y.of_partners[:, :size]) for size in self.sizes},
             hubness=(
-                hubness(x.every[:, :middle], len(blocks), len(self.queries)),
-                hubness(y.every[:, :middle], len(blocks), len(self.queries)),
+                hubness(x.every[:, :middle], len(tokens.order)),
+                hubness(y.every[:, :middle], len(tokens.order)),
             ),
             same_type_share=(self._same_type(x.every[:, :middle]), self._same_type(y.every[:, :middle])),
         )
@@ -196,26 +197,17 @@ def mean_overlap(
     return float(index[known].mean()), (sums.sum() - sums + lost) / left
 
 
-def hubness(near: Tensor, n: int, queries: int) -> float:
-    """Return the skewness of how often each of n tokens is a neighbour of the others, from the lists of some of them.
+def hubness(near: Tensor, n: int) -> float:
+    """Return the skewness of how often each of n tokens is among the neighbours of the queries.
 
-    Radovanovic, Nanopoulos and Ivanovic (2010). Queries are a sample: counts are thinned, which takes factorial moments
-    of order r down by the power r of the share that was sampled.
+    Radovanovic, Nanopoulos and Ivanovic (2010). Neighbours that are dealt out at random give 1 / sqrt(q k / n).
 
     Args:
         near: [q, k], rows, -1 for none.
         n: Tokens.
-        queries: q.
     """
-    counts = np.bincount(near[near >= 0].numpy(), minlength=n).astype(np.float64)
-    share = queries / n
-    first, second, third = (
-        float(np.prod([counts - step for step in range(order)], axis=0).mean()) / share**order for order in (1, 2, 3)
-    )
-    raw_second, raw_third = second + first, third + 3 * second + first
-    variance = raw_second - first**2
-    skew = raw_third - 3 * first * raw_second + 2 * first**3
-    return skew / variance**1.5 if variance > 0 else 0.0
+    counts = np.bincount(near[near >= 0].numpy(), minlength=n)
+    return float(scipy.stats.skew(counts)) if counts.var() > 0 else 0.0
 
 
 def draw(tokens: Tokens, count: int, seed: int) -> Tensor:
