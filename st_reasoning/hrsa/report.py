@@ -66,11 +66,21 @@ def summary(panel: dict[str, Any]) -> str:
         ))  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(len(titles))]
     table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    first = panel["layers"][0]
+    chances = {
+        "correlation": [layer["dimension_correlation"] for layer in panel["layers"]],
+        "H_inv": [layer["procrustes"] for layer in panel["layers"]],
+        "CKA": [layer["linear_cka"] for layer in panel["layers"]],
+        f"{middle}-NN": [layer["knn_overlap"][str(middle)] for layer in panel["layers"]],
+    }
+    most = {
+        name: max(
+            (entry["chance"] for entry in entries if entry is not None and entry["chance"] is not None), default=None
+        )
+        for name, entries in chances.items()
+    }
     notes = [
-        f"chance: correlation 0, {middle}-NN {first['knn_overlap'][str(middle)]['chance']:.3f}"
-        + ("" if first["procrustes"] is None else f", H_inv {first['procrustes']['chance']:.3f}")
-        + f", CKA up to {max(layer['linear_cka']['chance'] for layer in panel['layers']):.3f}",
+        "chance, at the layer where it is greatest: "
+        + ", ".join(f"{name} {value:.3f}" for name, value in most.items() if value is not None),
         f"no sinks: CKA without the {panel['sinks_left_out']} tokens that are a sink at some layer; "
         "sinks: how many are at this one; top dim: variance in one dimension; "
         "probe: transferred minus own accuracy",
