@@ -57,8 +57,6 @@ def procrustes(
         for x, y in rows.read(segment):
             found.add(x, y)
         parts[segment.sink, segment.held_out].join(found)
-        blocks.squares[0, segment.block] += found.squares_x
-        blocks.squares[1, segment.block] += found.squares_y
         if not segment.sink and not segment.held_out:
             blocks.add(segment.block, found)
     ones = torch.ones(width, dtype=torch.float64)
@@ -72,7 +70,7 @@ def procrustes(
         fit = solve(fitted, held_out)
         if not fit.determined:
             return Basis(fit, None, None)
-        return _with_blocks(fit, rows, blocks, tokens, factors, sinks=sinks, standardised=factors is unit)
+        return _with_blocks(fit, rows, blocks, tokens, factors, sinks=sinks)
 
     raw = basis(plain, sinks=True)
     guarded = raw
@@ -89,7 +87,6 @@ def _with_blocks(
     factors: tuple[Tensor, Tensor],
     *,
     sinks: bool,
-    standardised: bool,
 ) -> Basis:
     """Add what the scores are without each block, to first order.
 
@@ -103,7 +100,6 @@ def _with_blocks(
         tokens: Which rows are what.
         factors: [d] and [d].
         sinks: Whether sinks were fitted and scored too.
-        standardised: Whether the factors are those of these rows, so that a block decides them too.
     """
     # About the means of the columns and in their own scale, as the sums over the blocks are.
     gradient = factors[0][:, None] * entropy_gradient(fit) * factors[1]
@@ -129,36 +125,12 @@ def _with_blocks(
             else:
                 entropy[segment.block] += ((u @ gradient) * v).sum()
     left_out = (errors.sum() - errors) / (spread.sum() - spread)
-    if standardised:
-        entropy -= _rescaled(fit, blocks.squares, tokens.weights(), factors)
     return Basis(
         fit,
         fit.inverse_row_entropy - entropy,
         # The rows' errors are float32, the residual is not.
         fit.residual + left_out - errors.sum() / spread.sum(),
     )
-
-
-def _rescaled(fit: ProcrustesFit, squares: Tensor, weights: Tensor, factors: tuple[Tensor, Tensor]) -> Tensor:
-    """Return by how much the inverse row entropy changes when columns have variance 1 without each block, [G].
-
-    Where sinks are most of a column's variance, their blocks decide how much it counts.
-
-    Args:
-        fit: The map between standardised columns.
-        squares: [2, G, d], of the rows of each block about the means of all.
-        weights: [G], rows of each block.
-        factors: [d] and [d].
-    """
-    left, singular, right = fit.singular
-    # How the score changes with the logarithm of a factor: X'Y changes by a row of itself, or by a column.
-    by_entry = entropy_gradient(fit) * ((left * singular) @ right)
-    change = torch.zeros_like(weights)
-    n = weights.sum()
-    for side, (by_factor, factor) in enumerate(zip((by_entry.sum(dim=1), by_entry.sum(dim=0)), factors, strict=True)):
-        variance = (n - squares[side] * factor.square()) / (n - weights)[:, None]
-        change += torch.where(factor > 0, (1 - variance) / 2, 0.0) @ by_factor
-    return change
 
 
 class _Rows:
@@ -224,22 +196,17 @@ class _Sums:
 
 @dataclass
 class _Blocks:
-    """Sums over the fitted rows of each block that are no sinks: [G], [G, d] each, and X'Y [G, d, d] in float32.
-
-    Squares [2, G, d], of x and of y, are of all rows.
-    """
+    """Sums over the fitted rows of each block that are no sinks: [G], [G, d] each, and X'Y [G, d, d] in float32."""
 
     rows: Tensor
     x: Tensor
     y: Tensor
     products: Tensor
-    squares: Tensor
 
     @classmethod
     def zero(cls, count: int, width: int) -> _Blocks:
         none = [torch.zeros(count, width, dtype=torch.float64) for _ in range(2)]
-        squares = torch.zeros(2, count, width, dtype=torch.float64)
-        return cls(torch.zeros(count, dtype=torch.float64), *none, torch.zeros(count, width, width), squares)
+        return cls(torch.zeros(count, dtype=torch.float64), *none, torch.zeros(count, width, width))
 
     def add(self, block: int, found: _Sums) -> None:
         self.rows[block] += found.rows
