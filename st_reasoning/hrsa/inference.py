@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -66,9 +68,15 @@ class Intervals:
         return {"weights": self.weights.tolist(), "left_out": self.left_out}
 
 
-def described(blocks: int) -> dict[str, Any]:
-    """Return what a reader must know of the intervals of a panel."""
-    return {"level": LEVEL, "method": METHOD, "blocks": blocks, "marked": MARKED}
+def described(blocks: int, addresses: Iterable[str]) -> dict[str, Any]:
+    """Return what a reader must know of the intervals of a panel.
+
+    Args:
+        blocks: G.
+        addresses: Of all values of the panel; those whose coverage is not nominal are marked.
+    """
+    marked = {address: why for address in addresses for name, why in MARKED.items() if fnmatchcase(address, name)}
+    return {"level": LEVEL, "method": METHOD, "blocks": blocks, "marked": marked}
 
 
 def finite(value: float | Tensor) -> float | None:
