@@ -4,7 +4,8 @@ Draws data sets from a known population (tests/hrsa/populations.py), of 150 text
 within a text, runs the engine on each and prints, by address and layer: coverage with its 95 % binomial interval, the
 mean half width over 1.96 standard deviations of the value, and its bias in standard deviations. Layer 1 has sinks, at
 the first token of every text; layer 0 has none. "known": the true value is a closed form, or what the fitted probe does
-on 20,000 other texts; "mean": it is the mean over all data sets, what the measure is at this size.
+on 20,000 other texts; "mean": it is the mean over all data sets, what the measure is at this size. A star marks what
+st_reasoning.hrsa.inference.MARKED names. 1,000 data sets take 11 minutes on one core ("fast"), or 33 ("exact").
 """
 
 from __future__ import annotations

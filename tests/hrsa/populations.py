@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from st_reasoning.hrsa import Chunk, Engine, Settings
 from st_reasoning.hrsa.addresses import Values
-from st_reasoning.hrsa.inference import LEVEL
+from st_reasoning.hrsa.inference import LEVEL, MARKED
 from st_reasoning.hrsa.measures.probe import FrozenProbe, held_out
 
 CLASSES, TYPES = 3, 30
@@ -169,6 +169,11 @@ class Found:
     closed: bool
 
     @property
+    def marked(self) -> bool:
+        """Whether panels say that its coverage is another one."""
+        return any(fnmatchcase(self.address, name) for name in MARKED)
+
+    @property
     def held(self) -> int:
         """How many intervals hold the true value."""
         return int(((self.low <= self.truth) & (self.truth <= self.high)).sum())
@@ -262,7 +267,9 @@ def lines(results: list[Found]) -> Iterator[str]:
         share = one.coverage
         error = 1.96 * math.sqrt(share * (1 - share) / len(one.values))
         spread = float(one.values.std(ddof=1))
+        star = " *" if one.marked else ""
         yield (
             f"{one.address:58} {one.layer:5} {'known' if one.closed else 'mean':5} {one.values.mean():7.3f} "
-            f"{100 * share:6.1f} +- {100 * error:3.1f} %  {one.width:5.2f}  {one.bias / spread if spread else 0:6.2f}"
+            f"{100 * share:6.1f} +- {100 * error:3.1f} %  {one.width:5.2f}  "
+            f"{one.bias / spread if spread else 0:6.2f}{star}"
         )
