@@ -23,8 +23,8 @@ LEVEL = 0.95
 METHOD = "sentence-block jackknife"
 
 _MIXING = (
-    "of what the value is at this number of tokens and held that in 93 to 94 % of simulated data sets: with more tokens "
-    "it would be greater, because sampling error looks like mixing"
+    "of what the value is at this number of tokens and held that in 93 to 94 % of simulated data sets: with more "
+    "tokens it would be greater, because sampling error looks like mixing"
 )
 _NEIGHBOURS = (
     "wider than need be and held the value in 98 to 100 % of simulated data sets: without a block the neighbours of "
@@ -35,8 +35,8 @@ _SCALE = (
     "columns are still scaled as with it"
 )
 _TRANSFER = (
-    "of this probe on other texts, wider than need be, and held that in 97 to 99 % of simulated data sets, scored on 30 "
-    "texts: each class has its share of these, which makes accuracies vary less; fitted again it would be another probe"
+    "of this probe on other texts, wider than need be, and held that in 97 to 99 % of simulated data sets, scored on "
+    "30 texts: each class has its share of them, so that accuracies vary less; fitted again it would be another probe"
 )
 # By address, as fnmatch reads it: whose coverage is not 93 to 97 %, or is of another value than one may think. Figures
 # are of tests/benchmarks/hrsa_coverage.py, 1,000 data sets.
