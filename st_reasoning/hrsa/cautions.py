@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -43,8 +44,10 @@ def cautions(panel: dict[str, Any], values: Values, k: int) -> list[str]:
     marked: dict[str, list[str]] = {}
     for address, why in (panel.get("intervals") or {}).get("marked", {}).items():
         if any(address in values and values.at(address, n).interval is not None for n in range(values.layers)):
-            marked.setdefault(why, []).append(address)
-    for why, addresses in marked.items():
+            # What is said of one number of neighbours holds for all of them.
+            marked.setdefault(why, []).append(re.sub(r"\.\d+\.", ".K.", address))
+    for why, named in marked.items():
+        addresses = list(dict.fromkeys(named))
         subject = "The interval of {} is" if len(addresses) == 1 else "The intervals of {} are"
         found.append(f"{subject.format(_and(addresses))} {why}.")
     return found

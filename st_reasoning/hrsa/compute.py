@@ -120,7 +120,7 @@ def measure(
             "queries": len(near.queries),
             "queries_standardised": len(near.standardised_queries),
         },
-        "intervals": described(tokens.block_count),
+        "intervals": described(tokens.block_count, intervals.left_out),
         "jackknife": intervals.to_mapping(),
         "omitted": _omitted(stores, labels, probed=probe is not None, usable=usable),
     }

@@ -285,10 +285,10 @@ def test_probe_equals_sklearn_on_its_own_split():
     y = x + 2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     found = measures.linear_probe_transfer(x, y, labels, seed=3)
     assert (found.classes, found.train_rows, found.test_rows) == (3, 96, 24)
-    from st_reasoning.hrsa.measures.probe import _stratified_split
+    from st_reasoning.hrsa.measures.probe import held_out
 
-    train, test = _stratified_split(np.arange(120) % 3, 0.2, 3)
-    assert not set(train) & set(test)
+    scored = held_out(np.arange(120) % 3, 0.2, 3)
+    train, test = np.flatnonzero(~scored), np.flatnonzero(scored)
     assert np.bincount(test % 3).tolist() == [8, 8, 8]
     a, b, answers = x.double().numpy(), y.double().numpy(), np.array(labels)
     mean, deviation = a[train].mean(0), a[train].std(0)
@@ -361,11 +361,12 @@ def test_ridge_probe_is_the_closed_form():
     x, y = pair(90, 6, 6, seed=4)
     labels = x[:, :3].argmax(dim=1).tolist()
     found = measures.linear_probe_transfer(x, y, labels, seed=1, kind="ridge", penalty=3.0)
-    from st_reasoning.hrsa.measures.probe import _stratified_split
+    from st_reasoning.hrsa.measures.probe import held_out
 
     names = {name: number for number, name in enumerate(dict.fromkeys(labels))}
     classes = np.array([names[label] for label in labels])
-    train, test = _stratified_split(classes, 0.2, 1)
+    test = held_out(classes, 0.2, 1)
+    train = ~test
     rows = x.double().numpy()
     mean, deviation = rows[train].mean(0), rows[train].std(0)
     wanted = np.where(classes[train][:, None] == np.arange(3), 1.0, -1.0)

@@ -134,6 +134,7 @@ def test_warnings_name_layers():
     found["corpus"]["texts"] = 40
     found["intervals"]["marked"] = {
         "knn_overlap.10.value": "of these queries",
+        "knn_overlap.50.value": "of these queries",
         "linear_probe.own": "of this probe",
         "linear_probe.difference": "of this probe",
         "linear_probe.no_such_value": "of nothing",
@@ -142,7 +143,7 @@ def test_warnings_name_layers():
     assert "at layer 2: raw linear CKA is about that dimension (so too at layers 3 to 5 and 7)" in said
     assert "neighbours of very many others at layer 4 (skewness up to 3.0)" in said
     assert "Only 40 texts" in said
-    assert "The interval of knn_overlap.10.value is of these queries." in said
+    assert "The interval of knn_overlap.K.value is of these queries." in said
     assert "The intervals of linear_probe.own and linear_probe.difference are of this probe." in said
     assert "nothing" not in said
     assert read(record(layer()))["warnings"] == []

@@ -87,32 +87,21 @@ def linear_probe_transfer(
         raise InputError(f"test_share: expected a share between 0 and 1, got {test_share}")
     if kind not in ("logistic", "ridge"):
         raise unknown_name("probe", kind, ("logistic", "ridge"))
-    from sklearn.linear_model import LogisticRegression, RidgeClassifier
-
     names = {name: number for number, name in enumerate(dict.fromkeys(labels))}
     classes = np.array([names[label] for label in labels])
-    train, test = _stratified_split(classes, test_share, seed)
+    scored = held_out(classes, test_share, seed)
     features_x, features_y = (features.detach().cpu().double().numpy() for features in (x, y))
-    mean, deviation = features_x[train].mean(axis=0), features_x[train].std(axis=0)
-    deviation[deviation == 0] = 1  # a feature that is constant in training gets no weight that matters
-    probe: Any = (
-        LogisticRegression(C=1 / penalty, max_iter=2000, tol=1e-5)
-        if kind == "logistic"
-        else RidgeClassifier(alpha=penalty)
-    )
-    probe.fit((features_x[train] - mean) / deviation, classes[train])
-    right = np.stack([
-        probe.predict((features[test] - mean) / deviation) == classes[test] for features in (features_x, features_y)
-    ])  # fmt: skip
+    probe = FrozenProbe.fit(features_x[~scored], classes[~scored], penalty=penalty, kind=kind)
+    right = np.stack([probe.predict(features[scored]) == classes[scored] for features in (features_x, features_y)])
     return ProbeTransfer(
         own=float(right[0].mean()),
         transferred=float(right[1].mean()),
-        chance=float(np.bincount(classes[test]).max() / len(test)),
+        chance=float(np.bincount(classes[scored]).max() / scored.sum()),
         classes=len(names),
-        train_rows=len(train),
-        test_rows=len(test),
-        converged=kind == "ridge" or bool((probe.n_iter_ < probe.max_iter).all()),
-        tested=torch.from_numpy(test),
+        train_rows=int((~scored).sum()),
+        test_rows=int(scored.sum()),
+        converged=probe.converged,
+        tested=torch.from_numpy(np.flatnonzero(scored)),
         right=torch.from_numpy(right),
     )
 
@@ -133,13 +122,59 @@ def check_labels(labels: Sequence[Hashable], m: int) -> None:
         )
 
 
-def _stratified_split(classes: np.ndarray, test_share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return training and test row numbers; every class gives to both."""
+@dataclass(frozen=True)
+class FrozenProbe:
+    """A fitted readout: the scaler of its training features and the classifier.
+
+    Attributes:
+        mean: [d], of the training features.
+        deviation: [d], likewise; 1 for a feature that is constant.
+        classifier: Of scikit-learn.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    classifier: Any
+
+    @classmethod
+    def fit(
+        cls,
+        features: np.ndarray,
+        classes: np.ndarray,
+        *,
+        penalty: float = 1.0,
+        kind: Literal["logistic", "ridge"] = "logistic",
+    ) -> FrozenProbe:
+        """Fit a probe on features [m, d], float64, of classes [m]; see :func:`linear_probe_transfer`."""
+        from sklearn.linear_model import LogisticRegression, RidgeClassifier
+
+        mean, deviation = features.mean(axis=0), features.std(axis=0)
+        deviation[deviation == 0] = 1  # a feature that is constant in training gets no weight that matters
+        classifier: Any = (
+            LogisticRegression(C=1 / penalty, max_iter=2000, tol=1e-5)
+            if kind == "logistic"
+            else RidgeClassifier(alpha=penalty)
+        )
+        classifier.fit((features - mean) / deviation, classes)
+        return cls(mean, deviation, classifier)
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return the class of each of features [m, d]."""
+        found: np.ndarray = self.classifier.predict((features - self.mean) / self.deviation)
+        return found
+
+    @property
+    def converged(self) -> bool:
+        """Whether the solver reached its tolerance; ridge regression has a closed form."""
+        steps = getattr(self.classifier, "n_iter_", None)
+        return steps is None or bool((steps < self.classifier.max_iter).all())
+
+
+def held_out(classes: np.ndarray, test_share: float, seed: int) -> np.ndarray:
+    """Return which rows to score on, booleans [m]; every one of classes [m], from 0 on, gives to both parts."""
     generator = np.random.default_rng(seed)
-    train, test = [], []
+    found = np.zeros(len(classes), dtype=bool)
     for number in range(classes.max() + 1):
         rows = generator.permutation(np.flatnonzero(classes == number))
-        count = min(len(rows) - 1, max(1, round(test_share * len(rows))))
-        test.append(rows[:count])
-        train.append(rows[count:])
-    return np.sort(np.concatenate(train)), np.sort(np.concatenate(test))
+        found[rows[: min(len(rows) - 1, max(1, round(test_share * len(rows))))]] = True
+    return found
