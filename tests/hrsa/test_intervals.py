@@ -61,7 +61,8 @@ def test_values_without_a_sentence_are_those_of_the_other_sentences():
     gone = range(0, TEXTS, 10)  # the first token of each is a sink
     others = {text: measured([without(whole, text)], ONE_EACH) for text in gone}
     for address in CENTRES:
-        for layer in (0, 1, 2):
+        # Where sinks decide the scale of the standardised columns, leaving one out changes all of them.
+        for layer in (0, 2) if "standardised" in address else (0, 1, 2):
             value = at(record, address, layer)
             guess = np.array([record["jackknife"]["left_out"][address][layer][block_of[text]] - value for text in gone])
             truth = np.array([at(others[text], address, layer) - value for text in gone])
