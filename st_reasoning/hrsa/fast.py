@@ -21,8 +21,6 @@ from st_reasoning.hrsa.tokens import Tokens
 
 # Bytes of Gram matrices held at once.
 _BUFFER = 160 << 20
-# Bytes of Gram matrices of heavy tokens: 1,024 of them in two models of 38 layers.
-_HEAVY_BUFFER = 320 << 20
 
 
 @dataclass(frozen=True)
@@ -102,6 +100,7 @@ def linear_cka(
             grams -= moved[0][..., :, None]
             grams -= moved[1][..., None, :]
         tile.add_to(whole, grams, count_a, tokens)
+        del grams, plain  # or they would be held while those of the next tile are made
 
     share = _share(tokens, n)
     every = _result(whole, _scaled(columns, layers.scales), share, tokens.blocks)
@@ -121,7 +120,7 @@ def linear_cka(
             )
             for sums, pair in zip(standardised, pairs, strict=True)
         ],
-    )  # fmt: skip
+    )
 
 
 def _left_over(pairs: Sequence[tuple[int, int]], count_b: int) -> list[tuple[None, int]]:
@@ -198,17 +197,15 @@ class _Tile:
 def _tiles(tokens: Tokens, batches: Tensor, layers: int, seed: int) -> Iterator[_Tile]:
     """Yield the pairs to look at: of heavy tokens, of those with some of the others, and minibatches of the others."""
     n = len(tokens.order)
-    most = math.isqrt(_HEAVY_BUFFER // (4 * layers))
-    heavy = tokens.heavy if len(tokens.heavy) <= most else tokens.heavy[:0]
-    light = torch.ones(n, dtype=torch.bool)
+    heavy, light = tokens.heavy, torch.ones(n, dtype=torch.bool)
     light[heavy] = False
     pairs = _pairs(tokens, light, light)
     some = light[batches.clamp_min(0)] & (batches >= 0)
     met = float((some.sum(dim=1).double() * (some.sum(dim=1) - 1)).sum())
     if len(heavy) and met:
         others = light.nonzero().flatten()
-        drawn = np.random.default_rng(seed).permutation(len(others))[:most]
-        sample = others[torch.from_numpy(drawn[: max(len(heavy), 1)])]
+        # As many as are heavy: the second tile is as large as the first.
+        sample = others[torch.from_numpy(np.random.default_rng(seed).permutation(len(others))[: len(heavy)])]
 
         def apart(columns: Tensor) -> Tensor:
             return (tokens.sentences[heavy][:, None] != tokens.sentences[columns][None, :]).double()

@@ -6,6 +6,7 @@ Symbols: n tokens looked at, L layers, G blocks of whole sentences.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,8 +21,8 @@ from st_reasoning.stats.jackknife import blocks
 
 # Debiased CKA and a split into fitted and held-out rows need this many.
 FEWEST = 4
-# All pairs of so many tokens cost a tenth of a search for neighbours.
-HEAVY = 1024
+# Bytes of Gram matrices of the heavy tokens of all layers: 1,024 of them in two models of 31.
+_HEAVY_BYTES = 248 << 20
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Tokens:
             raise InputError("texts: expected at least 2, one to fit Procrustes on and one to score it on, got 1")
         if max(settings.k) >= n:
             raise InputError(f"k: expected less than the {n} tokens of the texts, got {max(settings.k)}")
+        most = min(n // 8, math.isqrt(_HEAVY_BYTES // (4 * sum(map(len, norms)))))
         sinks = tuple(sinks_of(side, settings.sink_ratio) for side in norms)
         anywhere = (sinks[0].any(dim=0) | sinks[1].any(dim=0)).numpy()
         held_out = split(n, sentences, settings.test_share, settings.seed).numpy()
@@ -132,7 +134,7 @@ class Tokens:
                 )
                 for start, stop in itertools.pairwise(starts)
             ),
-            heavy=_longest([side[:, index] for side in norms], min(HEAVY, n // 8)),
+            heavy=_longest([side[:, index] for side in norms], most),
             partners=torch.from_numpy(partners(numbers[order], places.numpy()[order], seed=settings.seed)),
         )
 
