@@ -263,3 +263,17 @@ def test_summary_shows_every_layer_beside_its_guard(record):
     cka = record["layers"][2]["linear_cka"]["biased"]
     assert math.isclose(float(table[3].split()[3]), cka, abs_tol=5e-4)
     assert "causal attention" in summary(record)
+
+
+def test_ceiling_is_the_first_model_at_another_precision(make_model, texts):
+    first, second = make_model(seed=0), make_model(seed=1)
+    record = panel(first, second, texts, k=[2], ceiling=True, progress=False)
+    assert record["ceiling"]["precision"] == "bfloat16"
+    assert first[0].model.dtype == torch.float32  # the model itself is left as it was
+    top, found = record["ceiling"]["layers"][-1], record["layers"][-1]
+    assert 1 > top["dimension_correlation"]["value"] > 0.99
+    assert found["dimension_correlation"]["value"] < 0.5
+    assert len(record["ceiling"]["sensitivity"]) == len(record["sensitivity"])
+    half = panel(make_model(seed=0).to(torch.bfloat16), second, texts, k=[2], ceiling=True, progress=False)
+    assert half["ceiling"]["precision"] == "float32"
+    assert panel(first, second, texts, k=[2], progress=False)["ceiling"] is None
