@@ -14,7 +14,7 @@ import click
 
 from st_reasoning import __version__
 from st_reasoning.errors import STReasoningError
-from st_reasoning.files import read_json, refuse_existing, refuse_existing_file, write_json
+from st_reasoning.files import read_json, refuse_existing, refuse_existing_file, write_json, write_text
 
 OUTPUT = click.Path(path_type=Path)
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace what the output folder holds.")
@@ -338,26 +338,33 @@ def hrsa(model_a: str, model_b: str, texts: Path, output: Path, overwrite: bool,
 @click.argument("backbones", type=OUTPUT)
 @click.argument("embedders", type=OUTPUT)
 @click.option("--output", type=OUTPUT, help="A JSON file to write.")
-@click.option("--overwrite", is_flag=True, help="Replace the output file.")
+@click.option("--report", type=OUTPUT, help="An HTML page to write: the report of EMBEDDERS, and what changed.")
+@click.option("--overwrite", is_flag=True, help="Replace the files.")
 @JSON
-def realignment(backbones: Path, embedders: Path, output: Path | None, overwrite: bool, as_json: bool) -> None:
+def realignment(
+    backbones: Path, embedders: Path, output: Path | None, report: Path | None, overwrite: bool, as_json: bool
+) -> None:
     """Show what contrastive training changed between two models, level by level, in words.
 
     BACKBONES and EMBEDDERS are two hrsa.json, or their folders: of the models before and after, on the same texts.
 
     \b
     Example:
-      st-reasoning realignment runs/hrsa-backbones runs/hrsa-embedders --output runs/realignment.json
+      st-reasoning realignment runs/hrsa-backbones runs/hrsa-embedders --report runs/realignment.html
     """
+    from st_reasoning.hrsa.html import render
     from st_reasoning.hrsa.realignment import realignment as compare
     from st_reasoning.hrsa.realignment import summary
 
-    if output is not None:
-        refuse_existing_file(output, overwrite=overwrite)
+    for path in (output, report):
+        if path is not None:
+            refuse_existing_file(path, overwrite=overwrite)
     panels = [read_json(path / "hrsa.json" if path.is_dir() else path) for path in (backbones, embedders)]
     found = compare(panels[0], panels[1])
     if output is not None:
         write_json(output, found)
+    if report is not None:
+        write_text(report, render(panels[1], realignment=found))
     _answer(found, as_json, summary(found))
 
 

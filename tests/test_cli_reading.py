@@ -41,6 +41,12 @@ def test_conditions_that_hold_end_in_1_and_leave_the_record(tiny_llm: Path, text
     written = json.loads((tmp_path / "bad" / "hrsa.json").read_text())
     assert written == json.loads(failed.stdout)
     assert [level["word"] for level in written["reading"]["levels"]] == ["preserved", "stable", "kept", "not measured"]
+    page = tmp_path / "change.html"
+    changed = call("realignment", tmp_path / "good", tmp_path / "bad", "--report", page)
+    assert changed.exit_code == 0, changed.output
+    assert "Global geometry: preserved" in changed.stdout
+    assert len(page.read_text()) > len((tmp_path / "bad" / "report.html").read_text())
+    assert call("realignment", tmp_path / "good", tmp_path / "bad", "--report", page).exit_code == 2
 
 
 def test_a_wrong_condition_is_refused_before_anything_is_run(tmp_path: Path):
