@@ -85,7 +85,10 @@ def measure(
         with watch.part("knn_overlap"):
             local = near.overlap(a, b)
         with watch.part("chance"):
-            chances = _chances(stores, tokens, shared, (a, b))
+            chances = _chances(stores, tokens, shared.columns, shared.batches, (a, b))
+            chances_kept = chances
+            if shared.kept_columns is not None and tokens.kept < len(tokens.order):
+                chances_kept = _chances(stores, tokens.without_sinks(), shared.kept_columns, shared.batches, (a, b))
         with watch.part("linear_probe"):
             probed = None if probe is None else probe.layer(intervals, number, a, b)
         entries = _Entries(intervals, number)
@@ -101,7 +104,7 @@ def measure(
                 "linear_probe": probed,
             }
         )
-        sensitivity.append(_sensitivity(shared, tokens, entries, (a, b), names, local, bases[1:]))
+        sensitivity.append(_sensitivity(shared, tokens, entries, (a, b), names, local, bases[1:], chances_kept))
     usable = tokens.usable
     return {
         "layers": layers,
@@ -139,6 +142,7 @@ class _Shared:
     """
 
     columns: tuple[list[Columns], list[Columns]]
+    kept_columns: tuple[list[Columns], list[Columns]] | None
     whole: CKA
     kept: CKA | None
     standardised: list[CKA]
@@ -171,7 +175,7 @@ class _Shared:
                 cka = fast.linear_cka(stores, columns, kept, pairs, tokens, batches, seed=settings.seed)
             else:
                 cka = exact.linear_cka(stores, columns, kept, pairs, tokens)
-        return cls(columns, cka.whole, cka.kept, cka.standardised, correlation, kept_correlation, batches)
+        return cls(columns, kept, cka.whole, cka.kept, cka.standardised, correlation, kept_correlation, batches)
 
     def matrices(self, intervals: Intervals) -> dict[str, list[list[float | None]] | None]:
         """Return what pairs every layer with every layer, and half the width of their intervals."""
@@ -196,21 +200,24 @@ def _both_sides(stores: Stores, tokens: Tokens, n: int) -> tuple[list[Columns], 
     return facts(stores[0], tokens.sentences[:n]), facts(stores[1], tokens.sentences[:n])
 
 
-def _chances(stores: Stores, tokens: Tokens, shared: _Shared, pair: tuple[int, int]) -> dict[str, float]:
+def _chances(
+    stores: Stores,
+    tokens: Tokens,
+    columns: tuple[list[Columns], list[Columns]],
+    batches: Tensor | None,
+    pair: tuple[int, int],
+) -> dict[str, float]:
     """Return what the measures say of tokens and those of other sentences at the same place, NaN where unknown."""
     found = {"biased": math.nan, "debiased": math.nan, "dimension_correlation": math.nan}
     rows = (tokens.partners >= 0).nonzero().flatten()
-    columns = shared.columns[0][pair[0]], shared.columns[1][pair[1]]
     if len(rows) and stores[0].width == stores[1].width:
         some = rows[:: max(1, len(rows) // _CHANCE_ROWS)]
         n = len(tokens.order)
         x, y = stores[0].read(pair[0], 0, n)[some], stores[1].read(pair[1], 0, n)[tokens.partners[some]]
-        found["dimension_correlation"] = paired_correlation(x, y, columns)
-    if shared.batches is not None:
-        most = max(1, _CHANCE_ROWS // shared.batches.shape[1])
-        found["biased"], found["debiased"] = fast.chance_cka(
-            stores, shared.columns, pair, shared.batches[:most], tokens
-        )
+        found["dimension_correlation"] = paired_correlation(x, y, (columns[0][pair[0]], columns[1][pair[1]]))
+    if batches is not None:
+        most = max(1, _CHANCE_ROWS // batches.shape[1])
+        found["biased"], found["debiased"] = fast.chance_cka(stores, columns, pair, batches[:most], tokens)
     return found
 
 
@@ -255,6 +262,8 @@ class _Entries:
             **self.value(f"{address}.inverse_row_entropy", fit.inverse_row_entropy, basis.entropy_left_out),
             "chance": measures.inverse_row_entropy_chance(fit.map.shape[0]),
             **self.value(f"{address}.residual", fit.residual, basis.residual_left_out),
+            # Nothing in common leaves a map that is no better than the mean.
+            "residual_chance": 1.0,
             "scale": fit.scale,
             "rank": fit.rank,
             "determined": fit.determined,
@@ -340,6 +349,7 @@ def _sensitivity(
     names: tuple[str, str],
     local: Local,
     bases: tuple[Basis | None, ...],
+    chances: dict[str, float],
 ) -> dict[str, Any]:
     """Return how far a few dimensions and a few tokens dominate a layer, and what is left without them."""
     a, b = pair
@@ -365,12 +375,16 @@ def _sensitivity(
             "sensitivity.linear_cka_standardised", shared.standardised[entries.number], 0, 0
         ),
         "linear_cka_without_sinks": (
-            None if shared.kept is None else entries.cka("sensitivity.linear_cka_without_sinks", shared.kept, a, b)
+            None
+            if shared.kept is None
+            else entries.cka("sensitivity.linear_cka_without_sinks", shared.kept, a, b)
+            | {"chance": finite(chances["biased"]), "debiased_chance": finite(chances["debiased"])}
         ),
         "dimension_correlation_without_sinks": (
             None
             if kept is None
             else entries.value("sensitivity.dimension_correlation_without_sinks.value", kept[0][a, b], kept[1][:, a, b])
+            | {"chance": finite(chances["dimension_correlation"])}
         ),
         "procrustes_without_sinks": entries.basis("sensitivity.procrustes_without_sinks", guarded),
         "procrustes_standardised": entries.basis("sensitivity.procrustes_standardised", standardised),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -85,6 +85,11 @@ class Tokens:
     def weights(self, rows: int | None = None) -> Tensor:
         """Return how many of the first ``rows`` tokens (all by default) each block has, [G], float64."""
         return torch.bincount(self.blocks[:rows], minlength=self.block_count).double()
+
+    def without_sinks(self) -> Tokens:
+        """Return the same tokens, of which only those that are no sinks have partners, and none that is one."""
+        rows = torch.arange(len(self.partners))
+        return replace(self, partners=torch.where((rows < self.kept) & (self.partners < self.kept), self.partners, -1))
 
     @classmethod
     def arrange(
