@@ -21,6 +21,8 @@ from st_reasoning.hrsa.measures.minibatch import block_products, block_sums, rat
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
 
+# Rows that make a tile: start, stop and block of each run.
+_Unit = list[tuple[int, int, int]]
 # Bytes of Gram tiles held at once: wide ones read the layers less often.
 _TILE_BYTES = 192 << 20
 
@@ -42,24 +44,28 @@ def linear_cka(
         tokens: Their blocks.
     """
     n, n_kept, count_a = len(tokens.order), tokens.kept, len(stores[0])
-    # Of rows that are no sinks, if possible: their variance is not lost behind a mean that sinks have moved.
-    plain = [
-        _Source(store, layer, of.mean, torch.full_like(of.mean, math.sqrt(n / float(found.squares.sum()))))
-        for store, side, near in zip(stores, columns, kept or columns, strict=True)
-        for layer, (found, of) in enumerate(zip(side, near, strict=True))
-    ]
-    whole, guarded = _sums(plain, count_a, tokens, guard=kept is not None and n_kept < n)
+
+    def about(centres: tuple[list[Columns], list[Columns]]) -> list[_Source]:
+        return [
+            _Source(store, layer, of.mean, torch.full_like(of.mean, math.sqrt(n / float(found.squares.sum()))))
+            for store, side, near in zip(stores, columns, centres, strict=True)
+            for layer, (found, of) in enumerate(zip(side, near, strict=True))
+        ]
+
+    plain = about(columns)
+    guards = about(kept) if kept is not None and n_kept < n else None
+    whole, guarded = _sums(plain, count_a, tokens, guards)
     every = _result(whole, plain, count_a, tokens, n)
     without_sinks = None if kept is None else every
-    if guarded is not None:
-        without_sinks = _result(guarded, plain, count_a, tokens, n_kept)
+    if guards is not None and guarded is not None:
+        without_sinks = _result(guarded, guards, count_a, tokens, n_kept)
     standardised = []
     for pair in pairs:
         sources = [
             _Source(store, layer, side[layer].mean, side[layer].factors)
             for store, layer, side in zip(stores, pair, columns, strict=True)
         ]
-        standardised.append(_result(_sums(sources, 1, tokens, guard=False)[0], sources, 1, tokens, n))
+        standardised.append(_result(_sums(sources, 1, tokens)[0], sources, 1, tokens, n))
     return AllCKA(every, without_sinks, standardised)
 
 
@@ -76,6 +82,11 @@ class _Source:
         """Return rows [stop - start, d], float32; the centre is what float32 makes of it, which is a centre too."""
         rows = self.store.read(self.layer, start, stop)
         return rows.sub_(self.centre.float()).mul_(self.factors.float())
+
+    def moved_to(self, other: _Source, n: int) -> Tensor:
+        """Return what K_ij has more about this centre than about another one, a sum of what either row has, [n]."""
+        offset = (other.centre.float() - self.centre.float()) * self.factors.float()
+        return torch.cat([self.rows(*part) @ offset for part in row_blocks(n, self.store.width)]) - offset @ offset / 2
 
     def squares_and_sums(self, n: int) -> tuple[Tensor, Tensor]:
         """Return the diagonal a and the row sums k of K over the first n rows, [n] each, float64."""
@@ -103,38 +114,58 @@ class _Sums:
         zero = torch.zeros((), dtype=torch.float64).new_zeros
         return cls(zero(blocks, count_a, count - count_a), zero(blocks, count))
 
+    def add(self, tiles: Tensor, left: _Unit, right: _Unit, count_a: int) -> None:
+        """Add tiles [L, r, c] of the rows of one unit with those of another one, or of the same."""
+        for first, last, block in left:
+            for begin, end, other in right:
+                part = tiles[:, first - left[0][0] : last - left[0][0], begin - right[0][0] : end - right[0][0]]
+                cross, own = _products(part, count_a)
+                # K is symmetric: a tile beside the diagonal stands for the one below it too.
+                for of in [block] if left is right else [block, other]:
+                    self.cross[of] += cross
+                    self.own[of] += own
 
-def _sums(sources: Sequence[_Source], count_a: int, tokens: Tokens, *, guard: bool) -> tuple[_Sums, _Sums | None]:
-    """Return the sums over all rows and, if asked for, over those that are no sinks."""
+
+def _sums(
+    sources: Sequence[_Source], count_a: int, tokens: Tokens, guards: Sequence[_Source] | None = None
+) -> tuple[_Sums, _Sums | None]:
+    """Return the sums over all rows and, with the same layers about their means, over those that are no sinks.
+
+    Tiles are made about the means of those that are no sinks, whose variance would be lost behind a mean that sinks
+    have moved, and carried over to the means of all.
+    """
     side = max(16, math.isqrt(_TILE_BYTES // (4 * len(sources))))
     units = _units(tokens, side)
     buffer = torch.empty(len(sources), max(unit[-1][1] - unit[0][0] for unit in units) ** 2)
     whole = _Sums.zero(tokens.block_count, count_a, len(sources))
-    kept = _Sums.zero(tokens.block_count, count_a, len(sources)) if guard else None
+    kept = _Sums.zero(tokens.block_count, count_a, len(sources)) if guards is not None else None
+    moved = torch.empty(0)
+    if guards is not None:
+        pairs = zip(guards, sources, strict=True)
+        moved = torch.stack([of.moved_to(source, len(tokens.order)) for of, source in pairs])
     for number, left in enumerate(units):
         for right in units[number:]:
             top, low, start, stop = left[0][0], left[-1][1], right[0][0], right[-1][1]
             tiles = buffer[:, : (low - top) * (stop - start)].view(len(sources), low - top, stop - start)
-            for source, tile in zip(sources, tiles, strict=True):
+            for source, tile in zip(guards or sources, tiles, strict=True):
                 rows = source.rows(top, low)
                 torch.mm(rows, (rows if left is right else source.rows(start, stop)).T, out=tile)
                 if left is right:
                     tile.fill_diagonal_(0)
-            targets = [whole, kept] if kept is not None and stop <= tokens.kept else [whole]
-            for first, last, block in left:
-                for begin, end, other in right:
-                    cross, own = _products(tiles[:, first - top : last - top, begin - start : end - start], count_a)
-                    # K is symmetric: a tile beside the diagonal stands for the one below it too.
-                    for target in targets:
-                        for of in [block] if left is right else [block, other]:
-                            target.cross[of] += cross
-                            target.own[of] += own
+            if kept is not None and stop <= tokens.kept:
+                kept.add(tiles, left, right, count_a)
+            if kept is not None:
+                tiles -= moved[:, top:low, None]
+                tiles -= moved[:, None, start:stop]
+                if left is right:
+                    tiles.diagonal(dim1=1, dim2=2).zero_()
+            whole.add(tiles, left, right, count_a)
     return whole, kept
 
 
-def _units(tokens: Tokens, side: int) -> list[list[tuple[int, int, int]]]:
+def _units(tokens: Tokens, side: int) -> list[_Unit]:
     """Return rows as start, stop and block, put together to at most so many; sinks apart from the others."""
-    units: list[list[tuple[int, int, int]]] = []
+    units: list[_Unit] = []
     for segment in tokens.segments:
         for start in range(segment.start, segment.stop, side):
             stop = min(segment.stop, start + side)
