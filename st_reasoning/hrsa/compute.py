@@ -125,7 +125,9 @@ def measure(
         },
         "intervals": described(tokens.block_count, intervals.left_out),
         "jackknife": intervals.to_mapping(),
-        "omitted": _omitted(stores, labels, probed=probe is not None, usable=usable),
+        "omitted": _omitted(
+            stores, labels, probed=probe is not None, usable=usable, searched=near.searched_without_sinks
+        ),
     }
 
 
@@ -397,7 +399,9 @@ def _sensitivity(
     }
 
 
-def _omitted(stores: Stores, labels: Sequence[Hashable] | None, *, probed: bool, usable: bool) -> dict[str, str]:
+def _omitted(
+    stores: Stores, labels: Sequence[Hashable] | None, *, probed: bool, usable: bool, searched: bool
+) -> dict[str, str]:
     """Return why a measure is null, for each that is."""
     omitted = {}
     if not probed:
@@ -407,6 +411,8 @@ def _omitted(stores: Stores, labels: Sequence[Hashable] | None, *, probed: bool,
         omitted |= dict.fromkeys(("dimension_correlation", "procrustes", "linear_probe"), reason)
     if not usable:
         omitted |= dict.fromkeys(WITHOUT_SINKS, "nearly every token is a sink at some layer")
+    elif not searched:
+        omitted["knn_overlap_without_sinks"] = "fewer tokens are no sinks than neighbours were asked for"
     return omitted
 
 

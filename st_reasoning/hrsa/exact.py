@@ -47,7 +47,7 @@ def linear_cka(
 
     def about(centres: tuple[list[Columns], list[Columns]]) -> list[_Source]:
         return [
-            _Source(store, layer, of.mean, torch.full_like(of.mean, math.sqrt(n / float(found.squares.sum()))))
+            _Source(store, layer, of.mean, torch.full_like(of.mean, found.scale))
             for store, side, near in zip(stores, columns, centres, strict=True)
             for layer, (found, of) in enumerate(zip(side, near, strict=True))
         ]

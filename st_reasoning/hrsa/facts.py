@@ -42,6 +42,11 @@ class Columns:
         return torch.where(self.constant, 0.0, self.variance.rsqrt())
 
     @property
+    def scale(self) -> float:
+        """What makes the mean squared length of the rows one: squares of massive activations then stay in float32."""
+        return float((len(self.squares) / self.squares.sum()).sqrt())
+
+    @property
     def top_share(self) -> float:
         """The share of all variance in the most varying column; 0 without variance."""
         total = float(self.variance.sum())

@@ -75,7 +75,7 @@ def linear_cka(
     whole, guarded = (PairSums.zero(count_a, count_b, blocks) for _ in range(2))
     standardised = [PairSums.zero(1, 1, blocks) for _ in pairs]
     guard = kept is not None and tokens.kept < n
-    layers = _Layers(stores, columns, kept if kept is not None else columns, _scales(columns, n))
+    layers = _Layers(stores, columns, kept if kept is not None else columns)
     for tile in _tiles(tokens, batches, count_a + count_b, seed):
         grams = torch.empty(count_a + count_b, *tile.shape)
         moved = [torch.zeros(count_a + count_b, *rows.shape) for rows in (tile.rows, tile.columns)]
@@ -103,11 +103,11 @@ def linear_cka(
         del grams, plain  # or they would be held while those of the next tile are made
 
     share = _share(tokens, n)
-    every = _result(whole, _scaled(columns, layers.scales), share, tokens.blocks)
+    every = _result(whole, _scaled(columns, columns), share, tokens.blocks)
     without_sinks = None if kept is None else every
     if kept is not None and guard:
         share_kept = _share(tokens, tokens.kept)
-        without_sinks = _result(guarded, _scaled(kept, layers.scales), share_kept, tokens.blocks[: tokens.kept])
+        without_sinks = _result(guarded, _scaled(kept, columns), share_kept, tokens.blocks[: tokens.kept])
     return AllCKA(
         every,
         without_sinks,
@@ -135,7 +135,6 @@ class _Layers:
     stores: tuple[Store, Store]
     columns: tuple[list[Columns], list[Columns]]
     centres: tuple[list[Columns], list[Columns]]
-    scales: list[list[float]]
 
     def gram(self, side: int, layer: int, tile: _Tile, out: Tensor, plain: Tensor, moved: Sequence[Tensor]) -> None:
         """Write the products of a tile's rows with its columns [M, r, c], also of standardised ones, and ``moved``.
@@ -143,7 +142,8 @@ class _Layers:
         ``moved`` [M, r] and [M, c] is what K_ij = (x_i - c)(x_j - c) has more about the centre than about the mean of
         all tokens, as a sum of what either token has.
         """
-        found, scale = self.columns[side][layer], self.scales[side][layer]
+        found = self.columns[side][layer]
+        scale = found.scale
         centre = self.centres[side][layer].mean
         offset = ((found.mean - centre) * scale).float()
         every = self.stores[side].read(layer, 0, len(found.squares))
@@ -259,14 +259,13 @@ def chance_cka(
     if not met:
         return math.nan, math.nan
     p, share = int(paired.sum()), _pairs(tokens, paired, paired)
-    scales = _scales(columns, n)
     grams, rows_of = [], []
     for side, (layer, rows, of) in enumerate(((pair[0], batches, torch.arange(n)), (pair[1], theirs, partners))):
         found = columns[side][layer]
         picked = stores[side].read(layer, 0, n)[rows.clamp_min(0).flatten()]
-        picked = ((picked - found.mean.float()) * scales[side][layer]).view(*rows.shape, -1)
+        picked = ((picked - found.mean.float()) * found.scale).view(*rows.shape, -1)
         grams.append(picked @ picked.transpose(1, 2))
-        rows_of.append(torch.stack([found.squares, found.within])[:, of[paired]] * scales[side][layer] ** 2)
+        rows_of.append(torch.stack([found.squares, found.within])[:, of[paired]] * found.scale**2)
     sums = PairSums.zero(1, 1)
     for one, present in enumerate(used):
         weights = (present[:, None] & present[None, :]).double().fill_diagonal_(0) * (share / met)
@@ -299,17 +298,12 @@ def _result(sums: PairSums, rows: Sequence[tuple[Tensor, Tensor]], share: float,
     )
 
 
-def _scales(columns: tuple[list[Columns], list[Columns]], n: int) -> list[list[float]]:
-    """Return what makes a layer's mean squared length one: squares of massive activations stay in float32."""
-    return [[float((n / found.squares.sum()).sqrt()) for found in side] for side in columns]
-
-
-def _scaled(columns: tuple[list[Columns], list[Columns]], scales: list[list[float]]) -> list[tuple[Tensor, Tensor]]:
+def _scaled(
+    columns: tuple[list[Columns], list[Columns]], scales: tuple[list[Columns], list[Columns]]
+) -> list[tuple[Tensor, Tensor]]:
     """Return squared lengths and products within sentences of either model, in the scale of the Gram matrices."""
     return [
-        _stacked(
-            [torch.stack([found.squares, found.within]) * scale**2 for found, scale in zip(side, own, strict=True)]
-        )
+        _stacked([torch.stack([one.squares, one.within]) * of.scale**2 for one, of in zip(side, own, strict=True)])
         for side, own in zip(columns, scales, strict=True)
     ]
 

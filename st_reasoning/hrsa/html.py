@@ -7,7 +7,7 @@ import csv
 import hashlib
 import io
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -27,6 +27,9 @@ from st_reasoning.hrsa.charts import (
     sensitivity,
 )
 from st_reasoning.hrsa.svg import Curve, Point, number
+
+if TYPE_CHECKING:
+    import jinja2
 
 # By level of the reading: what it asks, and its measures: name, path below a layer's entry, name of its chance level.
 LEVELS: dict[str, tuple[str, list[tuple[str, Path, str | None]]]] = {
@@ -59,6 +62,19 @@ LEVELS: dict[str, tuple[str, list[tuple[str, Path, str | None]]]] = {
 _PLAIN_STYLES = ("value", "ceiling")
 
 
+def templates(package: str) -> jinja2.Environment:
+    """Return the jinja2 environment of a package's templates: text is escaped, a missing name is an error."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader(package, "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 def render(panel: dict[str, Any], *, realignment: dict[str, Any] | None = None) -> str:
     """Return the page for a panel.
 
@@ -71,15 +87,7 @@ def render(panel: dict[str, Any], *, realignment: dict[str, Any] | None = None) 
     Returns:
         HTML that asks nothing of the network. Names and texts from models and data are escaped.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("st_reasoning.hrsa", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("st_reasoning.hrsa")
     environment.filters["number"] = number
     environment.globals |= {"swatch": svg.swatch, "percent": lambda share: f"{100 * share:g} %"}
     script = Markup(resources.files("st_reasoning.hrsa").joinpath("readout.js").read_text(encoding="utf-8"))  # noqa: S704

@@ -89,6 +89,11 @@ class Neighbours:
         self.sinks = sinks if tokens.usable and tokens.kept < n and self.sizes[-1] < tokens.kept - 1 else None
         self._last: tuple[int, _Found] | None = None
 
+    @property
+    def searched_without_sinks(self) -> bool:
+        """Whether overlaps without sinks are known: there are none, or enough other tokens."""
+        return self.sinks is not None or self.tokens.kept == len(self.tokens.order)
+
     def overlap(self, a: int, b: int) -> Local:
         """Return what the neighbours in layer a of the first and b of the second model show."""
         x = self._search(0, a)
@@ -130,8 +135,7 @@ class Neighbours:
             of_partners = knn.neighbours(units, self.chance_queries, self.length)[0]
         del units
         found = self.columns[side][layer]
-        factors = found.factors.float()
-        torch.addcmul(-(found.mean.float() * factors), x, factors, out=x)
+        x.sub_(found.mean.float()).mul_(found.factors.float())
         lengths = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         standardised = knn.neighbours(
             x.div_(lengths.clamp_min(torch.finfo(torch.float32).tiny)), self.standardised_queries, self.length

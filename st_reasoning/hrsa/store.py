@@ -75,26 +75,6 @@ class Store:
         for layer in range(len(self)):
             self.write_layer(layer, self.read(layer, 0, stop)[order])
 
-    def layer(self, number: int, rows: int) -> StoredLayer:
-        """Return the first ``rows`` rows of a layer, to be read by slices."""
-        return StoredLayer(self, number, rows)
-
-
-class StoredLayer:
-    """A layer [n, d] that is read when it is sliced: ``layer[start:stop]`` is a float32 tensor."""
-
-    dtype = torch.float32
-    device = torch.device("cpu")
-    ndim = 2
-
-    def __init__(self, store: Store, number: int, rows: int) -> None:
-        self._store, self._number = store, number
-        self.shape = torch.Size((rows, store.width))
-
-    def __getitem__(self, rows: slice) -> Tensor:
-        start, stop, _ = rows.indices(self.shape[0])
-        return self._store.read(self._number, start, max(start, stop))
-
 
 def _write(file: int, rows: np.ndarray, at: int) -> None:
     left = memoryview(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))  # type: ignore[arg-type]

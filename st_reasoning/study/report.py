@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from st_reasoning.files import read_json
+from st_reasoning.hrsa.html import templates
 
 FIGURES = (
     ("linear_cka", "Linear CKA: is the global geometry the same?"),
@@ -27,15 +28,7 @@ def render(study: dict[str, Any], folder: Path) -> str:
     Returns:
         HTML that asks nothing of the network. Names and texts from models and data are escaped.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("st_reasoning.study", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("st_reasoning.study")
     environment.filters["points"] = lambda value: f"{value:.2f}"
     environment.filters["value"] = lambda value: "\N{EN DASH}" if value is None else f"{value:.3f}"
     environment.filters["signed"] = lambda value: f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")

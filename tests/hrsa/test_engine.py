@@ -183,6 +183,22 @@ def test_other_widths_and_depths():
     assert matched_layers(1, 4) == [(0, 0)]
 
 
+def test_a_search_without_sinks_that_finds_too_few_says_so():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(1, 20, 4, generator=generator)
+    a[0, :8] *= 500
+    sentences = torch.arange(10).repeat_interleave(2)
+    chunk = Chunk(a, a.clone(), sentences, torch.arange(20), None, None, torch.arange(10))
+    record = measured([chunk], Settings(k=(12,), estimator="exact"))
+    assert record["sinks"]["tokens"] == 8
+    assert record["sensitivity"][0]["knn_overlap_without_sinks"] is None
+    assert "fewer tokens" in record["omitted"]["knn_overlap_without_sinks"]
+    assert record["sensitivity"][0]["linear_cka_without_sinks"] is not None
+    fewer = measured([chunk], Settings(k=(5,), estimator="exact"))
+    assert fewer["sensitivity"][0]["knn_overlap_without_sinks"]["5"]["value"] == 1
+    assert "knn_overlap_without_sinks" not in fewer["omitted"]
+
+
 def test_what_does_not_fit_is_refused():
     whole = corpus()
     with Engine(FAST) as engine:

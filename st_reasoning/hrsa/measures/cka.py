@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -118,11 +118,6 @@ def linear_cka_statistics(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> CKAMatr
         InputError: as :func:`linear_cka_matrix`, except for undefined debiased values.
     """
     check_layers(xs, ys, min_rows=min_rows("debiased"))
-    return statistics(xs, ys)
-
-
-def statistics(xs: Sequence[Any], ys: Sequence[Any]) -> CKAMatrices:
-    """Do the same for layers that need not be tensors: slices of rows, shape, dtype and device are enough."""
     return _statistics(xs, ys, cheaper_route(xs, ys))
 
 
