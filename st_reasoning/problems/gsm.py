@@ -1,9 +1,14 @@
-"""reasoning-gym behind one door: family and seed in, problems with worked solutions out."""
+"""School word problems of reasoning-gym's ``gsm_symbolic``, with worked solutions."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from st_reasoning.errors import InputError, MissingExtraError
@@ -11,6 +16,9 @@ from st_reasoning.errors import InputError, MissingExtraError
 # reasoning-gym ends every gsm_symbolic question with this; it says nothing about the problem, and as the most
 # common sentence of the corpus it would be pooled into every embedding.
 GSM_SUFFIX = " Give the result as your final answer. Do not include units."
+
+# Held-out templates that round down in the middle of a solution and so may answer wrongly.
+ROUNDED_TEMPLATES = frozenset({60, 75})
 
 
 @dataclass(frozen=True)
@@ -70,29 +78,64 @@ def gsm_problems(per_template: int, *, seed: int, templates: frozenset[int] | se
     known = set(gsm_templates())
     if strange := sorted(set(templates) - known):
         raise InputError(f"unknown gsm_symbolic templates {strange}; expected some of {sorted(known)}")
-    generators = _gsm_dataset().generators
-    from random import Random
-
     problems: list[Problem] = []
     seen: set[str] = set()
     for draw in range(per_template):
         for template in sorted(templates):
             for attempt in range(1000):
-                drawn = _seed_of(seed, template, draw, attempt)
-                item = generators[template](Random(drawn), 1.0)  # noqa: S311 - word problems, not secrets
-                question = " ".join(str(item["question"]).removesuffix(GSM_SUFFIX).split())
-                solution = str(item["metadata"]["answer_cot"])
+                drawn = seed_of(seed, template, draw, attempt)
+                problem = draw_problem(template, drawn)
                 # Two questions with one solution would make a right answer count as a wrong one in retrieval.
-                if seen.isdisjoint((question, solution)):
+                if seen.isdisjoint((problem.question, problem.solution)):
                     break
             else:
                 raise InputError(f"gsm_symbolic template {template} cannot yield {per_template} different problems")
-            seen.update((question, solution))
-            problems.append(Problem(question, solution, str(item["answer"]), template, drawn))
+            seen.update((problem.question, problem.solution))
+            problems.append(problem)
     return problems
 
 
-def _seed_of(*parts: int) -> int:
+def gsm_generator(template: int) -> Callable[[Any, float], dict[str, Any]]:
+    """Return what draws one problem of a template, from a random generator and a difficulty (1.0)."""
+    generator: Callable[[Any, float], dict[str, Any]] = _gsm_generators()[template]
+    return generator
+
+
+def draw_problem(template: int, drawn: int) -> Problem:
+    """Draw one problem of a template from a seed."""
+    return gsm_problem(gsm_generator(template)(Random(drawn), 1.0), template, drawn)  # noqa: S311 - no secrets
+
+
+def gsm_problem(item: dict[str, Any], template: int, drawn: int) -> Problem:
+    """Make a problem of what a generator returns."""
+    question = " ".join(str(item["question"]).removesuffix(GSM_SUFFIX).split())
+    return Problem(question, str(item["metadata"]["answer_cot"]), str(item["answer"]), template, drawn)
+
+
+def bag_of_words(text: str) -> Counter[str]:
+    """Count the words and numbers of a text, in lower case."""
+    return Counter(re.findall(r"\w+", text.lower()))
+
+
+def gym_items(family: str, size: int, seed: int, settings: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """Draw items of a reasoning-gym family, from any seed of ours.
+
+    Raises:
+        InputError: for settings that the family does not have.
+        MissingExtraError: without reasoning-gym.
+    """
+    try:
+        import reasoning_gym
+    except ImportError:
+        raise MissingExtraError("reasoning-gym", "demo", "drawing reasoning problems") from None
+    try:
+        items: Iterable[dict[str, Any]] = reasoning_gym.create_dataset(family, size=size, seed=seed % 2**31, **settings)
+    except (TypeError, AssertionError) as error:
+        raise InputError(f"{family}: these settings are not reasoning-gym's: {error}") from None
+    return items
+
+
+def seed_of(*parts: int) -> int:
     """Return a 63-bit seed that depends on every part, so that streams of neighbouring seeds do not overlap."""
     text = "/".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
@@ -106,6 +149,7 @@ def _gsm_module() -> Any:
     return gsm_symbolic
 
 
-def _gsm_dataset() -> Any:
+@functools.cache
+def _gsm_generators() -> Any:
     module = _gsm_module()
-    return module.GSMSymbolicDataset(module.GSMSymbolicDatasetConfig(size=1, seed=0))
+    return module.GSMSymbolicDataset(module.GSMSymbolicDatasetConfig(size=1, seed=0)).generators
