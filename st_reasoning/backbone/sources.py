@@ -299,3 +299,11 @@ def loading(source: Source) -> Iterator[None]:
         place = "on the hub" if source.on_hub else f"in {source.location}"
         offline = " (HF_HUB_OFFLINE is set)" if source.on_hub and os.environ.get("HF_HUB_OFFLINE") else ""
         raise InputError(f"cannot load the backbone {source.name!r} {place}{offline}: {first} -- {EXPECTED}") from error
+
+
+def stamp(backbone: str) -> Any:
+    """Return what tells, without reading the weights, that a backbone is still the same."""
+    source = resolve(backbone)
+    place = Path(source.location)
+    files = [place / source.gguf_file] if source.gguf_file else sorted(place.glob("*")) if place.is_dir() else []
+    return [backbone, [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]]

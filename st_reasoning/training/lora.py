@@ -12,7 +12,7 @@ from st_reasoning.errors import ConversionError
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from st_reasoning.training.recipe import LoRA
+    from st_reasoning.backbone.lora import LoRA
 
 # Largest distance of embeddings before and after merging, relative to their size: one rounding more per weight.
 MERGED_TOLERANCE = {"float32": 5e-5, "float16": 3e-2, "bfloat16": 1e-1}
@@ -31,20 +31,12 @@ def add_lora(model: SentenceTransformer, lora: LoRA, *, seed: int) -> None:
         lora: Rank, scaling, dropout and where.
         seed: Decides the initial weights: both arms of a study begin with the same.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
     from transformers import set_seed
 
     transformer: Any = model[0]
     set_seed(seed)
-    targets: Any = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        task_type="FEATURE_EXTRACTION",
-    )
-    transformer.model = get_peft_model(transformer.model, config)
+    transformer.model = get_peft_model(transformer.model, lora.configuration("FEATURE_EXTRACTION"))
 
 
 def merge_lora(model: SentenceTransformer) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from st_reasoning.backbone import format_instruction
 from st_reasoning.backbone.convert import POOLINGS
+from st_reasoning.backbone.lora import LoRA
 from st_reasoning.backbone.prompts import PAPER_TEMPLATE
 from st_reasoning.backbone.sources import DTYPES
 from st_reasoning.config import parse, read_yaml
@@ -75,29 +76,6 @@ class DataSet:
     def __post_init__(self) -> None:
         if [self.generated, self.path, self.hub].count(None) != 2:
             raise InputError(f"data set {self.name!r}: expected exactly one of 'generated', 'path' and 'hub'")
-
-
-@dataclass(frozen=True)
-class LoRA:
-    """Low-rank weights that are trained instead of all others, and merged into them at the end.
-
-    Attributes:
-        rank: Rank of each added matrix.
-        alpha: Scaling: what is added is multiplied by alpha / rank.
-        dropout: On the input of the added weights.
-        targets: ``all-linear``, or the names of modules.
-    """
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.1
-    targets: str | tuple[str, ...] = "all-linear"
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha < 1:
-            raise InputError(f"lora: rank and alpha must be at least 1, got {self.rank} and {self.alpha}")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"lora: dropout must be at least 0 and below 1, got {self.dropout}")
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_reasoning.backbone import conversion_of, convert, fit_template, load_causal_lm, resolve, save_embedder
+from st_reasoning.backbone import conversion_of, convert, fit_template, load_causal_lm, save_embedder
+from st_reasoning.backbone.sources import stamp
+from st_reasoning.checkpoints import Checkpoints, step_of
 from st_reasoning.config import to_mapping
 from st_reasoning.errors import ConversionError, InputError, unknown_name
 from st_reasoning.files import content_hash, refuse_existing
-from st_reasoning.training.checkpoints import Checkpoints
 from st_reasoning.training.data import TrainingData, load_data
 from st_reasoning.training.held_out import evaluators, split
 
@@ -214,7 +215,7 @@ def train(
     order = _order(recipe, model, data, seed)
     checkpoints = Checkpoints(
         output.with_name(f"{output.name}.checkpoints"),
-        content_hash([to_mapping(recipe), seed, _stamp(backbone), data.hash, order]),
+        content_hash([to_mapping(recipe), seed, stamp(backbone), data.hash, order]),
     )
     if recipe.save_every:
         arguments = {"save_strategy": "steps", "save_steps": recipe.save_every, **arguments}
@@ -241,7 +242,7 @@ def train(
             "first_bad_rows": list(data.bad_row_names),
         },
         "devices": world_size(),
-        "resumed_at": int(latest.name.split("-")[1]) if latest else None,
+        "resumed_at": step_of(latest) if latest else None,
         **_run(trainer, recipe, latest, backbone),
     }
     _write(trainer, recipe, backbone, output, overwrite=overwrite, training=facts)
@@ -252,7 +253,7 @@ def train(
 
 
 def _run(trainer: RecipeTrainer, recipe: TrainingRecipe, latest: Path | None, backbone: str) -> dict[str, Any]:
-    first = int(latest.name.split("-")[1]) if latest else 0
+    first = step_of(latest) if latest else 0
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(latest) if latest else None)
     seconds = time.perf_counter() - start
@@ -362,11 +363,3 @@ def _order(recipe: TrainingRecipe, model: SentenceTransformer, data: TrainingDat
         seed=seed,
         epochs=math.ceil(epochs),
     )
-
-
-def _stamp(backbone: str) -> Any:
-    """Return what tells, without reading the weights, that a backbone is still the same."""
-    source = resolve(backbone)
-    place = Path(source.location)
-    files = [place / source.gguf_file] if source.gguf_file else sorted(place.glob("*")) if place.is_dir() else []
-    return [backbone, [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]]

@@ -9,9 +9,8 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformerTrainer
 from torch import nn
 
+from st_reasoning.checkpoints import mark_complete
 from st_reasoning.errors import InputError
-from st_reasoning.files import write_json
-from st_reasoning.training.checkpoints import COMPLETE
 from st_reasoning.training.lora import has_adapter
 
 ADAPTER = "adapter.safetensors"
@@ -39,8 +38,7 @@ class RecipeTrainer(SentenceTransformerTrainer):
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
-            folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-            write_json(folder / COMPLETE, {"step": self.state.global_step})
+            mark_complete(Path(str(self.args.output_dir)), self.state.global_step)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if not has_adapter(self.model):

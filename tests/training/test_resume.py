@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from st_reasoning.checkpoints import COMPLETE, Checkpoints
 from st_reasoning.errors import InputError
 from st_reasoning.files import write_json
 from st_reasoning.training import TrainingRecipe, train
-from st_reasoning.training.checkpoints import COMPLETE, Checkpoints
 
 RECIPE = {
     "data": [{"name": "gsm", "instruction": "Find it", "generated": {"family": "gsm_symbolic", "examples": 24}}],

@@ -10,10 +10,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from st_reasoning.attention import probe_attention
 from st_reasoning.backbone import open_model
+from st_reasoning.checkpoints import Checkpoints
 from st_reasoning.errors import InputError
 from st_reasoning.files import read_json
 from st_reasoning.variants import SFTRecipe, fine_tune
-from st_reasoning.variants.sft import VARIANT_RECORD
+from st_reasoning.variants.saving import VARIANT_RECORD
 
 
 def test_a_variant_is_an_ordinary_causal_llm_that_learnt(tiny_llm: Path, tmp_path: Path) -> None:
@@ -38,7 +39,7 @@ def test_only_the_solution_is_learnt(tiny_llm: Path, monkeypatch: pytest.MonkeyP
 
     model, tokenizer = load_causal_lm(str(tiny_llm))
     rows = Dataset.from_list([{"prompt": "How many apples?\n", "completion": "3 + 4 = 7"}])
-    trainer = _build_trainer(SFTRecipe(batch_size=1), model, tokenizer, rows, rows)
+    trainer = _build_trainer(SFTRecipe(batch_size=1), model, tokenizer, rows, rows, Checkpoints(Path("none"), ""))
     batch = next(iter(trainer.get_train_dataloader()))
     labels = batch["labels"][0]
     learnt = tokenizer.decode(labels[labels != -100])

@@ -5,9 +5,13 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from st_reasoning.errors import InputError
 from st_reasoning.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
 RUN = "run.json"
 # Written into a checkpoint after everything else: one without it was being written when the process was killed.
@@ -46,13 +50,34 @@ class Checkpoints:
 
     def latest(self) -> Path | None:
         """Return the last complete checkpoint, None without one; incomplete ones are deleted."""
-        found = {int(path.name.split("-")[1]): path for path in self.folder.glob("checkpoint-*[0-9]")}
+        found = {step_of(path): path for path in self.folder.glob("checkpoint-*[0-9]")}
         for step in sorted(found, reverse=True):
             if (found[step] / COMPLETE).is_file():
                 return found[step]
             shutil.rmtree(found[step])
         return None
 
+    def marker(self) -> TrainerCallback:
+        """Return what marks checkpoints of a Trainer as complete."""
+        from transformers import TrainerCallback
+
+        class MarkComplete(TrainerCallback):
+            def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                if state.is_world_process_zero:
+                    mark_complete(Path(args.output_dir), state.global_step)
+
+        return MarkComplete()
+
     def remove(self) -> None:
         """Delete the folder with everything in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def mark_complete(folder: Path, step: int) -> None:
+    """Say of the checkpoint of a step that everything in it is written."""
+    write_json(folder / f"checkpoint-{step}" / COMPLETE, {"step": step})
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step that a checkpoint was written after."""
+    return int(checkpoint.name.split("-")[1])
