@@ -13,11 +13,12 @@ from typing import Any
 from st_reasoning.errors import InputError, unknown_name
 
 _INTERVAL = "_interval"
-_GUARDS = ("_without_sinks", "_standardised")
-# A value and what its chance level is called; differences and residuals have none.
-_CHANCE = {"debiased": "debiased_chance"} | dict.fromkeys(
-    ("biased", "value", "inverse_row_entropy", "own", "transferred"), "chance"
-)
+# A value and what its chance level is called; that of a residual is 1 and no lower end of a scale.
+_CHANCE = {
+    "debiased": "debiased_chance",
+    "value_other_types": "chance_other_types",
+    "difference": "difference_chance",
+} | dict.fromkeys(("biased", "value", "inverse_row_entropy", "own", "transferred"), "chance")
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,11 @@ class Values:
 
     Args:
         record: A panel of schema 3, or its ``pooled`` part.
+        unit: What a row of the compared states is, for sentences about them.
     """
 
-    def __init__(self, record: dict[str, Any]) -> None:
-        self.record = record
+    def __init__(self, record: dict[str, Any], unit: str = "token") -> None:
+        self.record, self.unit = record, unit
         self.layers = len(record["layers"])
         self._paths: dict[str, tuple[str, ...]] = {}
         for section, prefix in (("layers", ""), ("sensitivity", "sensitivity.")):
@@ -89,7 +91,7 @@ class Values:
         return Value(
             value=entry[name],
             interval=None if interval is None else (interval[0], interval[1]),
-            chance=self._chance(entry, section, path, name, layer),
+            chance=entry.get(_CHANCE.get(name, "")),
             ceiling=None if highest is None else highest.get(name),
         )
 
@@ -103,24 +105,6 @@ class Values:
         """Return anything below a layer's entry, e.g. ``sensitivity.sink_tokens``; None where it is not."""
         section = "sensitivity" if address.startswith("sensitivity.") else "layers"
         return _follow(self.record[section][layer], address.removeprefix("sensitivity.").split("."))
-
-    def _chance(self, entry: dict[str, Any], section: str, path: list[str], name: str, layer: int) -> float | None:
-        """Return the chance level beside a value; of a guarded one that has none, the raw one's where that is right."""
-        key = _CHANCE.get(name, "")
-        if entry.get(key) is not None:
-            return float(entry[key])
-        if section != "sensitivity":
-            return None
-        measure, *rest = path
-        # Sinks stand at the same places of all texts and dimensions differ in size in the same way: both survive the
-        # re-pairing of texts, so a raw CKA or correlation by chance can be near 1 where the guarded one is near 0.
-        # Neighbours are found by angle, and sinks are few.
-        if not measure.startswith("knn_overlap") and (measure.endswith("_standardised") or self.sinks):
-            return None
-        for guard in _GUARDS:
-            measure = measure.removesuffix(guard)
-        raw = _follow(self.record["layers"][layer], [measure, *rest])
-        return None if raw is None or raw.get(key) is None else float(raw[key])
 
     @property
     def sinks(self) -> int:

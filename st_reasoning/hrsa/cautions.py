@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -34,52 +33,65 @@ def cautions(panel: dict[str, Any], values: Values, k: int) -> list[str]:
     texts = panel["corpus"]["texts"]
     if texts < _FEWEST_TEXTS:
         found.append(f"Only {texts} texts: intervals rest on few blocks of few texts; some hundreds are needed.")
-    for headline, guard, name, beside, remark in _pairs(k):
+    for headline, guard, name, beside, remark in _pairs(k, values.unit):
         if said := _parting(values, headline, guard, name, beside, remark):
             found.append(said)
     found += _facts(values)
     for address, name in (("linear_cka.biased", "Linear CKA (biased)"), (f"knn_overlap.{k}.value", f"{k}-NN overlap")):
         if said := _near_chance(values, address, name):
             found.append(said)
-    marked: dict[str, list[str]] = {}
-    for address, why in (panel.get("intervals") or {}).get("marked", {}).items():
-        if any(address in values and values.at(address, n).interval is not None for n in range(values.layers)):
-            # What is said of one number of neighbours holds for all of them.
-            marked.setdefault(why, []).append(re.sub(r"\.\d+\.", ".K.", address))
-    for why, named in marked.items():
-        addresses = list(dict.fromkeys(named))
-        subject = "The interval of {} is" if len(addresses) == 1 else "The intervals of {} are"
-        found.append(f"{subject.format(_and(addresses))} {why}.")
+    marked = {
+        address.removeprefix("sensitivity.").split(".")[0].removesuffix("_without_sinks")
+        for address in (panel.get("intervals") or {}).get("marked", {})
+        if any(address in values and values.at(address, n).interval is not None for n in range(values.layers))
+    }
+    if marked:
+        names = [_MARKED.get(measure, measure.replace("_", " ")) for measure in sorted(marked)]
+        found.append(
+            f"Intervals of {_and(list(dict.fromkeys(names)))} hold the value not in 95 % of cases, or hold another one "
+            f"than one may think: intervals.marked says how often, and why."
+        )
     return found
 
+
+# What the words call measures whose intervals are marked.
+_MARKED = {
+    "knn_overlap": "k-NN overlaps",
+    "knn_overlap_standardised": "k-NN overlaps",
+    "linear_cka_standardised": "linear CKA of standardised dimensions",
+    "linear_probe": "the probe",
+    "linear_probe_standardised": "the probe",
+    "procrustes": "the inverse row entropy",
+    "procrustes_standardised": "the inverse row entropy",
+}
 
 Remark = Callable[[float, float], str]
 
 
-def _pairs(k: int) -> Iterable[tuple[str, str, str, str, Remark]]:
+def _pairs(k: int, unit: str) -> Iterable[tuple[str, str, str, str, Remark]]:
     """Return headline, guarded value, the name of the first, what the second is, and what to say where they part."""
 
     def sinks(raw: float, guarded: float) -> str:
         if raw < guarded:
-            return "sink tokens hide what the others have in common"
+            return f"sink {unit}s hide what the others have in common"
         if guarded < _NOTHING:
-            return "sink tokens alone make the raw value; do not read it"
-        return "sink tokens make part of the raw value; read the one without them"
+            return f"sink {unit}s alone make the raw value; do not read it"
+        return f"sink {unit}s make part of the raw value; read the one without them"
 
     def scales(raw: float, guarded: float) -> str:
         if raw < guarded:
             if guarded < _ALIKE:
-                return "dimensions of little variance have more in common, or the sink tokens, which that value has"
+                return f"dimensions of little variance have more in common, or the sink {unit}s, which that value has"
             return "what differs is mostly the scale of single dimensions"
         return (
             "a few dimensions of large variance carry it, or the basis is rotated, which standardising does not forgive"
         )
 
     def size(raw: float, guarded: float) -> str:
-        return "the tokens are too few for the biased estimator; read the debiased one"
+        return f"the {unit}s are too few for the biased estimator; read the debiased one"
 
     def types(raw: float, guarded: float) -> str:
-        return "the overlap is largely one of tokens with others of their own type"
+        return f"the overlap is largely one of {unit}s with others of their own type"
 
     cka, correlation = "linear_cka", "dimension_correlation.value"
     entropy, overlap = "procrustes.inverse_row_entropy", f"knn_overlap.{k}.value"
@@ -91,12 +103,12 @@ def _pairs(k: int) -> Iterable[tuple[str, str, str, str, Remark]]:
     ):
         measure, rest = address.split(".", 1)
         guard = f"sensitivity.{measure}_without_sinks.{rest}"
-        yield address, guard, f"Raw {name}", "without sink tokens", sinks
+        yield address, guard, f"Raw {name}", f"without sink {unit}s", sinks
     guarded = f"sensitivity.{cka}_without_sinks.debiased"
     standardised = f"sensitivity.{cka}_standardised.debiased"
-    yield guarded, standardised, "Linear CKA without sink tokens", "of standardised dimensions", scales
+    yield guarded, standardised, f"Linear CKA without sink {unit}s", "of standardised dimensions", scales
     yield f"{cka}.biased", f"{cka}.debiased", "Linear CKA (biased)", "debiased", size
-    yield overlap, f"knn_overlap.{k}.value_other_types", f"The {k}-NN overlap", "among other token types", types
+    yield overlap, f"knn_overlap.{k}.value_other_types", f"The {k}-NN overlap", f"among other {unit} types", types
 
 
 def _parting(values: Values, headline: str, guard: str, name: str, beside: str, remark: Remark) -> str | None:
@@ -130,14 +142,14 @@ def _facts(values: Values) -> Iterable[str]:
         )
     if loose := [n for n in layers if values.fact("procrustes.determined", n) is False]:
         yield (
-            f"The tokens do not determine the rotation at {_numbers(loose)}: its inverse row entropy says nothing "
-            "there; many more tokens are needed than the models have dimensions."
+            f"The {values.unit}s do not determine the rotation at {_numbers(loose)}: its inverse row entropy says "
+            f"nothing there; many more {values.unit}s are needed than the models have dimensions."
         )
     hubs = {n: max((values.fact("sensitivity.hubness", n) or {"": 0.0}).values()) for n in layers}
     if strong := {n: found for n, found in hubs.items() if found > _HUBS}:
         shown = max(strong, key=lambda n: strong[n])
         yield (
-            f"A few tokens are neighbours of very many others at {_numbers(strong)} (skewness up to "
+            f"A few {values.unit}s are neighbours of very many others at {_numbers(strong)} (skewness up to "
             f"{strong[shown]:.1f}): they carry part of the k-NN overlap."
         )
     if loose := [n for n in layers if values.fact("linear_probe.converged", n) is False]:

@@ -259,10 +259,10 @@ def _probe(record: Record) -> Figure:
     if both:
         chance = _chance(record, "linear_probe", "chance", label="the commonest class")
         charts.append(Chart("Accuracy", both, 0.0, 1.0, chance))
-    difference = curve(record, "layers", ("linear_probe", "difference"), "value", "transferred minus own")
-    if difference is not None:
+    differences = guarded(record, ("linear_probe", "difference"))
+    if differences:
         zero = Curve("chance", "no loss", "", [(0.0, None, None)] * len(record["layers"]))
-        charts.append(Chart("Transferred minus own accuracy", [difference, zero], None, 0.0))
+        charts.append(Chart("Transferred minus own accuracy", [*differences, zero], None, 0.0))
     return Figure("linear_probe", "Linear readout: a classifier carried over", text, charts)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from st_reasoning.hrsa import exact, fast, measures
+from st_reasoning.hrsa import exact, fast, measures, probing
 from st_reasoning.hrsa.basis import Basis, procrustes
 from st_reasoning.hrsa.correlation import correlations, paired_correlation
 from st_reasoning.hrsa.facts import Columns, facts
@@ -23,6 +23,7 @@ from st_reasoning.hrsa.fast import CKA
 from st_reasoning.hrsa.inference import Intervals, described, finite
 from st_reasoning.hrsa.local import Local, Neighbours, Overlap
 from st_reasoning.hrsa.measures.minibatch import FEWEST_SENTENCES, draw_minibatches
+from st_reasoning.hrsa.probing import Probe
 from st_reasoning.hrsa.settings import Settings, Stopwatch
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
@@ -36,6 +37,7 @@ WITHOUT_SINKS = (
 )
 # Rows that tell what unrelated tokens have in common: a mean over many tokens, so these are enough.
 _CHANCE_ROWS = 4096
+_CHANCES = ("biased", "debiased", "dimension_correlation", "standardised_biased", "standardised_debiased")
 
 
 def measure(
@@ -74,8 +76,8 @@ def measure(
     intervals = Intervals(tokens.weights(), len(pairs))
     near = Neighbours(stores, shared.columns, tokens, settings)
     probe = None
-    if pooled is not None and labels is not None and pooled[0].width == pooled[1].width:
-        probe = _Probe(pooled, pooled_texts, labels, tokens, settings)
+    if pooled is not None and labels is not None and same_width and pooled[0].width == pooled[1].width:
+        probe = Probe(stores, tokens, pooled, pooled_texts, labels, settings)
     layers, sensitivity = [], []
     for number, (a, b) in enumerate(tqdm(pairs, desc="layers", disable=not progress)):
         bases: tuple[Basis | None, Basis | None, Basis | None] = (None, None, None)
@@ -85,7 +87,7 @@ def measure(
         with watch.part("knn_overlap"):
             local = near.overlap(a, b)
         with watch.part("chance"):
-            chances = _chances(stores, tokens, shared.columns, shared.batches, (a, b))
+            chances = _chances(stores, tokens, shared.columns, shared.batches, (a, b), standardised=True)
             chances_kept = chances
             if shared.kept_columns is not None and tokens.kept < len(tokens.order):
                 chances_kept = _chances(stores, tokens.without_sinks(), shared.kept_columns, shared.batches, (a, b))
@@ -101,10 +103,15 @@ def measure(
                 "linear_cka": entries.cka("linear_cka", shared.whole, a, b)
                 | _cka_chances(shared, a, b, tokens, chances),
                 "knn_overlap": entries.overlaps(local, len(tokens.order)),
-                "linear_probe": probed,
+                "linear_probe": None if probed is None else probed.pooled,
             }
         )
-        sensitivity.append(_sensitivity(shared, tokens, entries, (a, b), names, local, bases[1:], chances_kept))
+        found = _sensitivity(shared, tokens, entries, (a, b), names, local, bases[1:], (chances, chances_kept))
+        found |= {
+            probing.WITHOUT_SINKS: None if probed is None else probed.without_sinks,
+            f"{probing.ADDRESS}_standardised": None if probed is None else probed.standardised,
+        }
+        sensitivity.append(found)
     usable = tokens.usable
     return {
         "layers": layers,
@@ -125,9 +132,7 @@ def measure(
         },
         "intervals": described(tokens.block_count, intervals.left_out),
         "jackknife": intervals.to_mapping(),
-        "omitted": _omitted(
-            stores, labels, probed=probe is not None, usable=usable, searched=near.searched_without_sinks
-        ),
+        "omitted": _omitted(stores, labels, probe, usable=usable, searched=near.searched_without_sinks),
     }
 
 
@@ -208,9 +213,14 @@ def _chances(
     columns: tuple[list[Columns], list[Columns]],
     batches: Tensor | None,
     pair: tuple[int, int],
+    *,
+    standardised: bool = False,
 ) -> dict[str, float]:
-    """Return what the measures say of tokens and those of other sentences at the same place, NaN where unknown."""
-    found = {"biased": math.nan, "debiased": math.nan, "dimension_correlation": math.nan}
+    """Return what the measures say of tokens and those of other sentences at the same place, NaN where unknown.
+
+    Linear CKA of ``standardised`` columns too, if that is asked for.
+    """
+    found = dict.fromkeys(_CHANCES, math.nan)
     rows = (tokens.partners >= 0).nonzero().flatten()
     if len(rows) and stores[0].width == stores[1].width:
         some = rows[:: max(1, len(rows) // _CHANCE_ROWS)]
@@ -220,6 +230,10 @@ def _chances(
     if batches is not None:
         most = max(1, _CHANCE_ROWS // batches.shape[1])
         found["biased"], found["debiased"] = fast.chance_cka(stores, columns, pair, batches[:most], tokens)
+        if standardised:
+            found["standardised_biased"], found["standardised_debiased"] = fast.chance_cka(
+                stores, columns, pair, batches[:most], tokens, standardised=True
+            )
     return found
 
 
@@ -286,7 +300,8 @@ class _Entries:
                 **self.value(
                     f"knn_overlap.{k}.value_other_types", local.other_types.value[k], local.other_types.left_out[k]
                 ),
-                "chance": finite(local.chance[k]),
+                "chance": finite(local.every.chance[k]),
+                "chance_other_types": finite(local.other_types.chance[k]),
                 "chance_independent": measures.knn_overlap_chance(n, k),
             }
             for k, value in local.every.value.items()
@@ -296,51 +311,13 @@ class _Entries:
         if overlap is None:
             return None
         return {
-            str(k): self.value(f"{address}.{k}.value", value, overlap.left_out[k]) for k, value in overlap.value.items()
+            str(k): self.value(f"{address}.{k}.value", value, overlap.left_out[k])
+            | {"chance": finite(overlap.chance[k])}
+            for k, value in overlap.value.items()
         }
 
     def value(self, address: str, value: float | Tensor, left_out: Tensor | None) -> dict[str, Any]:
         return self.intervals.entry(address, self.number, value, left_out)
-
-
-class _Probe:
-    """The linear probe, layer by layer, on one vector per text."""
-
-    def __init__(
-        self, pooled: Stores, texts: Tensor, labels: Sequence[Hashable], tokens: Tokens, settings: Settings
-    ) -> None:
-        self.order, self.pooled, self.settings = texts.argsort(), pooled, settings
-        self.labels = [labels[text] for text in texts[self.order].tolist()]
-        block = dict(zip(tokens.sentences.tolist(), tokens.blocks.tolist(), strict=True))
-        # A text of which no token is looked at is in no block; it is never left out.
-        self.blocks = torch.tensor([block.get(text, -1) for text in texts[self.order].tolist()])
-        self.block_count = tokens.block_count
-
-    def layer(self, intervals: Intervals, number: int, a: int, b: int) -> dict[str, Any]:
-        """Return the entry of a layer."""
-        x, y = (
-            store.read(layer, 0, len(self.order))[self.order] for store, layer in zip(self.pooled, (a, b), strict=True)
-        )
-        found = measures.linear_probe_transfer(
-            x,
-            y,
-            self.labels,
-            seed=self.settings.seed,
-            test_share=self.settings.test_share,
-            kind=self.settings.probe,
-        )
-        left = self.blocks[found.tested] != torch.arange(self.block_count)[:, None]
-        own, transferred = ((left * right).sum(dim=1).double() / left.sum(dim=1) for right in found.right)
-        return {
-            **intervals.entry("linear_probe.own", number, found.own, own),
-            **intervals.entry("linear_probe.transferred", number, found.transferred, transferred),
-            **intervals.entry("linear_probe.difference", number, found.difference, transferred - own),
-            "chance": found.chance,
-            "classes": found.classes,
-            "train_rows": found.train_rows,
-            "test_rows": found.test_rows,
-            "converged": found.converged,
-        }
 
 
 def _sensitivity(
@@ -351,13 +328,14 @@ def _sensitivity(
     names: tuple[str, str],
     local: Local,
     bases: tuple[Basis | None, ...],
-    chances: dict[str, float],
+    chances: tuple[dict[str, float], dict[str, float]],
 ) -> dict[str, Any]:
     """Return how far a few dimensions and a few tokens dominate a layer, and what is left without them."""
     a, b = pair
     sinks = tokens.sinks[0][a], tokens.sinks[1][b]
     guarded, standardised = bases
     ranks = shared.whole.matrices
+    of_all, of_kept = ({name: finite(value) for name, value in found.items()} for found in chances)
 
     def named(*values: float) -> dict[str, float]:
         return dict(zip(names, values, strict=True))
@@ -375,18 +353,19 @@ def _sensitivity(
         "same_type_share": named(*local.same_type_share),
         "linear_cka_standardised": entries.cka(
             "sensitivity.linear_cka_standardised", shared.standardised[entries.number], 0, 0
-        ),
+        )
+        | {"chance": of_all["standardised_biased"], "debiased_chance": of_all["standardised_debiased"]},
         "linear_cka_without_sinks": (
             None
             if shared.kept is None
             else entries.cka("sensitivity.linear_cka_without_sinks", shared.kept, a, b)
-            | {"chance": finite(chances["biased"]), "debiased_chance": finite(chances["debiased"])}
+            | {"chance": of_kept["biased"], "debiased_chance": of_kept["debiased"]}
         ),
         "dimension_correlation_without_sinks": (
             None
             if kept is None
             else entries.value("sensitivity.dimension_correlation_without_sinks.value", kept[0][a, b], kept[1][:, a, b])
-            | {"chance": finite(chances["dimension_correlation"])}
+            | {"chance": of_kept["dimension_correlation"]}
         ),
         "procrustes_without_sinks": entries.basis("sensitivity.procrustes_without_sinks", guarded),
         "procrustes_standardised": entries.basis("sensitivity.procrustes_standardised", standardised),
@@ -400,12 +379,14 @@ def _sensitivity(
 
 
 def _omitted(
-    stores: Stores, labels: Sequence[Hashable] | None, *, probed: bool, usable: bool, searched: bool
+    stores: Stores, labels: Sequence[Hashable] | None, probe: Probe | None, *, usable: bool, searched: bool
 ) -> dict[str, str]:
     """Return why a measure is null, for each that is."""
     omitted = {}
-    if not probed:
-        omitted["linear_probe"] = "no labels were given" if labels is None else "no pooled states were given"
+    if probe is None:
+        omitted[probing.ADDRESS] = "no labels were given" if labels is None else "no pooled states were given"
+    elif not probe.usable:
+        omitted[probing.WITHOUT_SINKS] = "too few texts of some class have a token that is no sink at any layer"
     if stores[0].width != stores[1].width:
         reason = f"widths differ: {stores[0].width} and {stores[1].width}"
         omitted |= dict.fromkeys(("dimension_correlation", "procrustes", "linear_probe"), reason)

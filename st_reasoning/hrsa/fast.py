@@ -242,6 +242,8 @@ def chance_cka(
     pair: tuple[int, int],
     batches: Tensor,
     tokens: Tokens,
+    *,
+    standardised: bool = False,
 ) -> tuple[float, float]:
     """Return biased and debiased CKA of a layer's tokens with those of other sentences, see ``Tokens.partners``.
 
@@ -251,6 +253,7 @@ def chance_cka(
         pair: The layers.
         batches: [M, b], rows of minibatches, -1 where there is none.
         tokens: With their partners.
+        standardised: Whether of columns with variance 1.
     """
     partners, n = tokens.partners, len(tokens.order)
     theirs = torch.where(batches >= 0, partners[batches.clamp_min(0)], -1)
@@ -263,9 +266,11 @@ def chance_cka(
     for side, (layer, rows, of) in enumerate(((pair[0], batches, torch.arange(n)), (pair[1], theirs, partners))):
         found = columns[side][layer]
         picked = stores[side].read(layer, 0, n)[rows.clamp_min(0).flatten()]
-        picked = ((picked - found.mean.float()) * found.scale).view(*rows.shape, -1)
+        factors = found.factors.float() if standardised else found.scale
+        picked = ((picked - found.mean.float()) * factors).view(*rows.shape, -1)
         grams.append(picked @ picked.transpose(1, 2))
-        rows_of.append(torch.stack([found.squares, found.within])[:, of[paired]] * found.scale**2)
+        centred = torch.stack([found.squares, found.within]) * found.scale**2
+        rows_of.append((found.standardised if standardised else centred)[:, of[paired]])
     sums = PairSums.zero(1, 1)
     for one, present in enumerate(used):
         weights = (present[:, None] & present[None, :]).double().fill_diagonal_(0) * (share / met)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import io
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
 from st_reasoning.hrsa import svg
+from st_reasoning.hrsa.addresses import Values
 from st_reasoning.hrsa.charts import (
     Figure,
     Path,
@@ -27,9 +26,7 @@ from st_reasoning.hrsa.charts import (
     sensitivity,
 )
 from st_reasoning.hrsa.svg import Curve, Point, number
-
-if TYPE_CHECKING:
-    import jinja2
+from st_reasoning.html import script_hash, templates
 
 # By level of the reading: what it asks, and its measures: name, path below a layer's entry, name of its chance level.
 LEVELS: dict[str, tuple[str, list[tuple[str, Path, str | None]]]] = {
@@ -62,19 +59,6 @@ LEVELS: dict[str, tuple[str, list[tuple[str, Path, str | None]]]] = {
 _PLAIN_STYLES = ("value", "ceiling")
 
 
-def templates(package: str) -> jinja2.Environment:
-    """Return the jinja2 environment of a package's templates: text is escaped, a missing name is an error."""
-    import jinja2
-
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader(package, "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
 def render(panel: dict[str, Any], *, realignment: dict[str, Any] | None = None) -> str:
     """Return the page for a panel.
 
@@ -92,11 +76,12 @@ def render(panel: dict[str, Any], *, realignment: dict[str, Any] | None = None) 
     environment.globals |= {"swatch": svg.swatch, "percent": lambda share: f"{100 * share:g} %"}
     script = Markup(resources.files("st_reasoning.hrsa").joinpath("readout.js").read_text(encoding="utf-8"))  # noqa: S704
     names = [model["name"] for model in panel["models"]]
-    marked = (panel.get("intervals") or {}).get("marked") or {}
+    marked = _marked(panel)
     parts = [_part({**panel, "unit": "token"}, marked, "")]
     if panel.get("pooled") is not None:
         pooled = {**panel["pooled"], "models": panel["models"], "ceiling": None, "unit": "text"}
-        parts.append(_part(pooled, {}, "pooled-"))
+        parts.append(_part(pooled, _marked(pooled), "pooled-"))
+        marked = _marked(pooled) | marked
     return environment.get_template("report.html.j2").render(
         panel=panel,
         names=names,
@@ -109,8 +94,13 @@ def render(panel: dict[str, Any], *, realignment: dict[str, Any] | None = None) 
         facts=_facts(panel),
         marked=marked,
         script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_hash=script_hash(script),
     )
+
+
+def _marked(record: Record) -> dict[str, str]:
+    """Return the addresses whose interval has a reservation, and which."""
+    return (record.get("intervals") or {}).get("marked") or {}
 
 
 def _part(record: Record, marked: dict[str, str], prefix: str) -> dict[str, Any]:
@@ -126,6 +116,7 @@ def _part(record: Record, marked: dict[str, str], prefix: str) -> dict[str, Any]
     shown = [_figure(figure, record, layers, matched, marked, prefix) for figure in figures(record)]
     return {
         "unit": record["unit"],
+        "reading": record.get("reading"),
         "prefix": prefix,
         "ceiling": record.get("ceiling"),
         "levels": _levels(record, marked),
@@ -146,7 +137,7 @@ def _measures(record: Record) -> dict[str, list[tuple[str, Path, str | None]]]:
 
 def _levels(record: Record, marked: dict[str, str]) -> list[dict[str, Any]]:
     """Return the rows of the table of levels: each measure at the last layer, over all layers, and what guards it."""
-    found = []
+    found, values = [], Values(record)
     for level, measures in _measures(record).items():
         rows, reasons = [], []
         for label, path, chance in measures:
@@ -165,7 +156,12 @@ def _levels(record: Record, marked: dict[str, str]) -> list[dict[str, Any]]:
                 "chance": None if at_chance is None else _last(at_chance)[0],
                 "ceiling": _last(ceilings[0])[0] if ceilings else None,
                 "guards": [
-                    {"label": each.label, "value": _last(each), "mark": each.address in marked}
+                    {
+                        "label": each.label,
+                        "value": _last(each),
+                        "chance": values.at(each.address, -1).chance,
+                        "mark": each.address in marked,
+                    }
                     for each in curves
                     if each.style not in _PLAIN_STYLES
                 ],

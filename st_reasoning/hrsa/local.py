@@ -33,10 +33,12 @@ class Overlap:
     Attributes:
         value: By k; NaN where no query has enough neighbours.
         left_out: [G] by k, what the value is without each block.
+        chance: By k, of some tokens with those of other sentences, see ``Tokens.partners``; NaN where there are none.
     """
 
     value: dict[int, float]
     left_out: dict[int, Tensor]
+    chance: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,6 @@ class Local:
         other_types: Neighbours of the query's own type left out.
         without_sinks: Sinks are neither queries nor neighbours; None if too few tokens are none.
         standardised: Of columns with mean 0 and variance 1.
-        chance: By k, of tokens with those of other sentences, see ``Tokens.partners``; NaN where that is not known.
         hubness: Of either layer: skewness of how often a token is a neighbour (Radovanovic et al. 2010).
         same_type_share: Of either layer: share of neighbours of the query's own type.
     """
@@ -57,7 +58,6 @@ class Local:
     other_types: Overlap
     without_sinks: Overlap | None
     standardised: Overlap
-    chance: dict[int, float]
     hubness: tuple[float, float]
     same_type_share: tuple[float, float]
 
@@ -80,11 +80,8 @@ class Neighbours:
         self.queries = torch.arange(n) if exact else draw(tokens, settings.queries, settings.seed)
         few = settings.queries if exact else max(1, settings.queries // _STANDARDISED_SHARE)
         self.standardised_queries = draw(tokens, few, settings.seed)
-        # Neighbours of these are known in the first model, those of their partners are asked of the second.
-        paired = (tokens.partners[self.queries] >= 0).nonzero().flatten()
-        step = max(1, len(paired) // _CHANCE_QUERIES)
-        self.chance_places = paired[::step][:_CHANCE_QUERIES]
-        self.chance_queries = tokens.partners[self.queries[self.chance_places]]
+        self.asked = self._asked(self.queries)
+        self.standardised_asked = self._asked(self.standardised_queries)
         sinks = torch.arange(n) >= tokens.kept
         self.sinks = sinks if tokens.usable and tokens.kept < n and self.sizes[-1] < tokens.kept - 1 else None
         self._last: tuple[int, _Found] | None = None
@@ -100,26 +97,31 @@ class Neighbours:
         if self._last is None or self._last[0] != b:
             self._last = b, self._search(1, b)
         y = self._last[1]
-        tokens = self.tokens
-        every = self._mean(x.every, y.every, self.queries)
-        without_sinks = every if tokens.kept == len(tokens.order) else None
+        n, kept = len(self.tokens.order), self.tokens.kept
+        every = self._overlap(x.every, y.every, self.queries, self.asked)
+        without_sinks = every if kept == n else None
         if x.without_sinks is not None and y.without_sinks is not None:
-            rows = (self.queries < tokens.kept).nonzero().flatten()
-            without_sinks = self._mean(x.without_sinks[rows], y.without_sinks[rows], self.queries[rows])
-        theirs = torch.where(x.every >= 0, tokens.partners[x.every.clamp_min(0)], -1)[self.chance_places]
+            without_sinks = self._overlap(x.without_sinks, y.without_sinks, self.queries, self.asked, rows=kept)
         middle = self.sizes[len(self.sizes) // 2]
+        near_x, near_y = x.every.near[:, :middle], y.every.near[:, :middle]
         return Local(
             every=every,
-            other_types=self._mean(x.other_types, y.other_types, self.queries),
+            other_types=self._overlap(x.other_types, y.other_types, self.queries, self.asked),
             without_sinks=without_sinks,
-            standardised=self._mean(x.standardised, y.standardised, self.standardised_queries),
-            chance={size: _shared(theirs[:, :size], y.of_partners[:, :size]) for size in self.sizes},
-            hubness=(
-                hubness(x.every[:, :middle], len(tokens.order)),
-                hubness(y.every[:, :middle], len(tokens.order)),
+            standardised=self._overlap(
+                x.standardised, y.standardised, self.standardised_queries, self.standardised_asked
             ),
-            same_type_share=(self._same_type(x.every[:, :middle]), self._same_type(y.every[:, :middle])),
+            hubness=(hubness(near_x, n), hubness(near_y, n)),
+            same_type_share=(self._same_type(near_x), self._same_type(near_y)),
         )
+
+    def _asked(self, queries: Tensor) -> Tensor:
+        """Return places among the queries of some that have a partner, to tell what chance gives.
+
+        Their neighbours are known in the first model, those of their partners are asked of the second.
+        """
+        paired = (self.tokens.partners[queries] >= 0).nonzero().flatten()
+        return paired[:: max(1, len(paired) // _CHANCE_QUERIES)][:_CHANCE_QUERIES]
 
     def _search(self, side: int, layer: int) -> _Found:
         x = self.stores[side].read(layer, 0, len(self.tokens.order))
@@ -127,28 +129,37 @@ class Neighbours:
         without = [knn.Excluded(types=self.tokens.types)]
         if self.sinks is not None:
             without.append(knn.Excluded(rows=self.sinks))
-        every, other_types, *kept = knn.neighbours(
-            units, self.queries, self.length, without=without, spare=min(_SPARE, len(units) - 1 - self.length)
-        )
-        of_partners = torch.empty(0, self.length, dtype=torch.int64)
-        if side == 1 and len(self.chance_queries):
-            of_partners = knn.neighbours(units, self.chance_queries, self.length)[0]
+
+        def near(units: Tensor, queries: Tensor, asked: Tensor, without: list[knn.Excluded]) -> list[_Near]:
+            partners = self.tokens.partners[queries[asked]] if side == 1 else asked[:0]
+            spare = min(_SPARE, len(units) - 1 - self.length) if without else 0
+            found = (knn.neighbours(units, of, self.length, without=without, spare=spare) for of in (queries, partners))
+            return [_Near(*both) for both in zip(*found, strict=True)]
+
+        every, other_types, *without_sinks = near(units, self.queries, self.asked, without)
         del units
         found = self.columns[side][layer]
         x.sub_(found.mean.float()).mul_(found.factors.float())
         lengths = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        standardised = knn.neighbours(
-            x.div_(lengths.clamp_min(torch.finfo(torch.float32).tiny)), self.standardised_queries, self.length
-        )[0]
-        return _Found(every, other_types, kept[0] if kept else None, standardised, of_partners)
+        x.div_(lengths.clamp_min(torch.finfo(torch.float32).tiny))
+        (standardised,) = near(x, self.standardised_queries, self.standardised_asked, [])
+        return _Found(every, other_types, standardised, *without_sinks)
 
-    def _mean(self, near_x: Tensor, near_y: Tensor, queries: Tensor) -> Overlap:
-        values, left_out = {}, {}
+    def _overlap(self, x: _Near, y: _Near, queries: Tensor, asked: Tensor, *, rows: int | None = None) -> Overlap:
+        """Return the overlap of two lists, of queries below ``rows`` alone and with such partners, if that is given."""
+        partners, near_x, near_y = self.tokens.partners, x.near, y.near
+        theirs, of_partners = near_x[asked], y.of_partners
+        if rows is not None:
+            below, both = queries < rows, (queries[asked] < rows) & (partners[queries[asked]] < rows)
+            queries, near_x, near_y = queries[below], near_x[below], near_y[below]
+            theirs, of_partners = theirs[both], of_partners[both]
+        values, left_out, chance = {}, {}, {}
         for size in self.sizes:
             values[size], left_out[size] = mean_overlap(
                 near_x, near_y, size, queries, self.tokens.blocks, self.tokens.block_count
             )
-        return Overlap(values, left_out)
+            chance[size] = chance_overlap(theirs, of_partners, size, partners)
+        return Overlap(values, left_out, chance)
 
     def _same_type(self, near: Tensor) -> float:
         types = self.tokens.types
@@ -156,14 +167,21 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Neighbours in one layer: [q, k + 1] each; of fewer queries in standardised columns and of partners."""
+class _Near:
+    """Neighbours [q, k + 1] of queries, and of the partners of some of them, which only the second model is asked."""
 
-    every: Tensor
-    other_types: Tensor
-    without_sinks: Tensor | None
-    standardised: Tensor
+    near: Tensor
     of_partners: Tensor
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Neighbours in one layer; of fewer queries in standardised columns."""
+
+    every: _Near
+    other_types: _Near
+    standardised: _Near
+    without_sinks: _Near | None = None
 
 
 def mean_overlap(
@@ -229,10 +247,21 @@ def draw(tokens: Tokens, count: int, seed: int) -> Tensor:
     return torch.from_numpy(np.sort(order[places.astype(int)]))
 
 
-def _shared(first: Tensor, second: Tensor) -> float:
-    """Return the mean Jaccard index of two lists [q, k] of which the first has -1 for what has no counterpart."""
-    if not len(first):
+def chance_overlap(near_x: Tensor, of_partners: Tensor, size: int, partners: Tensor) -> float:
+    """Return the mean Jaccard index of the partners of neighbours in x and the neighbours of partners in y.
+
+    NaN where no query has enough neighbours in both.
+
+    Args:
+        near_x: [q, size or more], rows, -1 for none.
+        of_partners: Likewise.
+        size: Number of neighbours.
+        partners: [n], row of each row's partner, -1 for none.
+    """
+    first, second = near_x[:, :size], of_partners[:, :size]
+    full = (first >= 0).all(dim=1) & (second >= 0).all(dim=1)
+    if not full.any():
         return math.nan
+    first, second = partners[first[full]], second[full]
     shared = (first[:, :, None] == second[:, None, :]).any(dim=1).sum(dim=1).double()
-    size = second.shape[1]
     return float((shared / (2 * size - shared)).mean())

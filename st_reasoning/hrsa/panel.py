@@ -82,8 +82,8 @@ def panel(
         ``layers`` holds every measure with its interval, beside its chance level; ``sensitivity``, layer by layer,
         what raw values owe to a few tokens and dimensions; ``matrices`` every layer of ``model_a`` (rows) with every
         layer of ``model_b`` (columns); ``reading`` what all that means in words; ``omitted`` why a measure is None.
-        ``pooled`` holds the same of one vector per text, for two embedders. ``models``, ``corpus``, ``settings``,
-        ``versions`` and ``runtime`` say what was compared, how, with what and for how long.
+        ``pooled`` holds the same of one vector per text, with a ``reading`` of its own, for two embedders. ``models``,
+        ``corpus``, ``settings``, ``versions`` and ``runtime`` say what was compared, how, with what and for how long.
 
     Raises:
         InputError: for texts, labels or models that cannot be compared; tokens are compared before anything
@@ -200,6 +200,13 @@ def panel(
         },
         "versions": versions(),
     }
+    if sentences is not None:
+        sentences["omitted"]["linear_probe"] = (
+            "it stands in the layers of the panel: it is of one vector per text anyway"
+        )
+        settings_of = {**record["settings"], "k": [int(k) for k in sentences["layers"][0]["knn_overlap"]]}
+        alone = {**record, **sentences, "settings": settings_of, "ceiling": None}
+        sentences["reading"] = read(alone, unit="text")
     return {**record, "reading": read(record)}
 
 

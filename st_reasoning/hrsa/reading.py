@@ -65,11 +65,12 @@ class Verdict:
     beside: tuple[str, ...] = ()
 
 
-def read(panel: dict[str, Any]) -> dict[str, Any]:
+def read(panel: dict[str, Any], *, unit: str = "token") -> dict[str, Any]:
     """Return what a panel means.
 
     Args:
         panel: Of schema 3.
+        unit: What a row of the compared states is: ``"token"``, or ``"text"`` where it is one vector per text.
 
     Returns:
         ``levels``: for each its ``word`` at the last layer, the ``rule`` that gave it, a ``sentence`` with the numbers,
@@ -77,7 +78,7 @@ def read(panel: dict[str, Any]) -> dict[str, Any]:
         the same (``same_word_layers``). ``warnings``: what a reader must know before reading a value.
         ``answer``: the levels, one sentence each.
     """
-    values = Values(panel)
+    values = Values(panel, unit)
     k = middle_k(panel)
     by_layer = [judge(values, layer, k) for layer in range(values.layers)]
     levels, answer = [], []
@@ -178,7 +179,7 @@ def _basis(values: Values, layer: int) -> Verdict:
         f"of the best rotation lies above {_limit_text(entropy, BASIS_KEPT)}, at chance where the correlation "
         f"reaches down to chance, or is within {AT_CHANCE:.2f} of that way, and the rotation leaves more than "
         f"{UNEXPLAINED:.0%} of held-out texts unexplained, drifted otherwise; undecided where an interval spans its "
-        "limit or the tokens do not determine the rotation"
+        f"limit or the {values.unit}s do not determine the rotation"
     )
     sentence = _both(values, "The mean correlation of equal dimensions", address, raw, layer)
     where, why = side(correlation, BASIS_KEPT)
@@ -189,7 +190,7 @@ def _basis(values: Values, layer: int) -> Verdict:
         word, sentence = "preserved", f"{sentence}."
     elif values.fact(entropy_at.rsplit(".", 1)[0] + ".determined", layer) is False:
         word = "undecided"
-        sentence = f"{sentence}: not preserved, but whether permuted or drifted the tokens are too few to tell."
+        sentence = f"{sentence}: not preserved, but whether permuted or drifted the {values.unit}s are too few to tell."
     elif turned == "unknown":
         word = "undecided"
         sentence = f"{sentence}: not preserved, but of the inverse row entropy {entropy} {unsure}."
@@ -208,9 +209,10 @@ def _global(values: Values, layer: int) -> Verdict:
         return missing
     address, value = _guarded(values, raw, layer)
     standardised = "sensitivity.linear_cka_standardised.debiased"
-    rule = _rule("stable", "distorted", "linear CKA, debiased and without sink tokens,", value, GEOMETRY_STABLE) + (
-        f", or where one dimension holds more than {DOMINANT:.0%} of the variance, not by sink tokens, and CKA of "
-        "standardised dimensions lies below the limit"
+    what = f"linear CKA, debiased and without sink {values.unit}s,"
+    rule = _rule("stable", "distorted", what, value, GEOMETRY_STABLE) + (
+        f", or where one dimension holds more than {DOMINANT:.0%} of the variance, not by sink {values.unit}s, and CKA "
+        "of standardised dimensions lies below the limit"
     )
     verdict = _simple(values, level, ("stable", "distorted"), rule, "Linear CKA", address, raw, layer, GEOMETRY_STABLE)
     shares = (values.fact("sensitivity.top_dimension_share", layer) or {}).values()
@@ -232,15 +234,15 @@ def _local(values: Values, layer: int, k: int) -> Verdict:
     if missing := _missing(values, level, raw, layer):
         return missing
     address, value = _guarded(values, raw, layer)
-    rule = _rule("kept", "reorganised", f"{k}-NN overlap without sink tokens", value, NEIGHBOURS_KEPT) + (
-        ", or where the overlap among tokens of other types alone lies below the limit"
+    rule = _rule("kept", "reorganised", f"{k}-NN overlap without sink {values.unit}s", value, NEIGHBOURS_KEPT) + (
+        f", or where the overlap among {values.unit}s of other types alone lies below the limit"
     )
     name = f"The overlap of {k} nearest neighbours"
     verdict = _simple(values, level, ("kept", "reorganised"), rule, name, address, raw, layer, NEIGHBOURS_KEPT)
     if verdict.word == "kept" and others in values:
-        other = replace(values.at(others, layer), chance=value.chance)
+        other = values.at(others, layer)
         if side(other, NEIGHBOURS_KEPT)[0] in ("lost", "chance"):
-            said = f"{verdict.sentence.removesuffix('.')}, but among tokens of other types {other}."
+            said = f"{verdict.sentence.removesuffix('.')}, but among {values.unit}s of other types {other}."
             verdict = replace(verdict, word="undecided", sentence=said)
     return replace(verdict, beside=(raw, others))
 
@@ -318,7 +320,7 @@ def _both(values: Values, name: str, address: str, raw: str, layer: int) -> str:
         chance += f", ceiling {guarded.ceiling:.3f}"
     if not values.sinks or address == raw:
         return f"{name} is {guarded}{chance}"
-    return f"{name} is {guarded} without sink tokens{chance}; with them {plain}"
+    return f"{name} is {guarded} without sink {values.unit}s{chance}; with them {plain}"
 
 
 def _plain(measure: str) -> str:

@@ -50,7 +50,11 @@ def record(*layers: dict[str, Any], sinks: int = 0, texts: int = 500, seed: int 
 
         def both(prefix: str, v: dict[str, Any] = v, half: float = half) -> dict[str, Any]:
             cka = v["raw_cka" if prefix == "raw" else "standardised" if prefix == "standardised" else "cka"]
-            return given(cka, half, "debiased") | given(cka, half, "biased")
+            found = given(cka, half, "debiased") | given(cka, half, "biased")
+            # Chance without sinks is not that with them.
+            return found | dict.fromkeys(
+                ("chance", "debiased_chance"), v["cka_chance"] if prefix == "raw" or not sinks else 0.0
+            )
 
         fit = (
             given(v["entropy"], half, "inverse_row_entropy")
@@ -68,11 +72,12 @@ def record(*layers: dict[str, Any], sinks: int = 0, texts: int = 500, seed: int 
             "knn_overlap": {
                 str(k): given(v["raw_overlap"], half)
                 | given(v["others"], half, "value_other_types")
-                | {"chance": 0.002}
+                | {"chance": 0.002, "chance_other_types": 0.002}
                 for k in (5, 10, 50)
             },
             "linear_probe": given(v["own"], half, "own") | given(v["transferred"], half, "transferred")
-            | given(v["transferred"] - v["own"], half, "difference") | {"chance": 0.25, "converged": True},
+            | given(v["transferred"] - v["own"], half, "difference")
+            | {"chance": 0.25, "difference_chance": 0.25 - v["own"], "converged": True},
         })  # fmt: skip
         guards.append({
             "layer": number,
@@ -81,9 +86,9 @@ def record(*layers: dict[str, Any], sinks: int = 0, texts: int = 500, seed: int 
             "sink_tokens": {"a": sinks, "b": sinks, "either": sinks},
             "linear_cka_without_sinks": both("guarded"),
             "linear_cka_standardised": both("standardised"),
-            "dimension_correlation_without_sinks": given(v["correlation"], half),
+            "dimension_correlation_without_sinks": given(v["correlation"], half) | {"chance": 0.0},
             "procrustes_without_sinks": copy.deepcopy(fit),
-            "knn_overlap_without_sinks": {str(k): given(v["overlap"], half) for k in (5, 10, 50)},
+            "knn_overlap_without_sinks": {str(k): given(v["overlap"], half) | {"chance": 0.002} for k in (5, 10, 50)},
         })  # fmt: skip
     noise = rng.normal(size=BLOCKS)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from st_reasoning.hrsa import Chunk, Engine, Settings
 from st_reasoning.hrsa.addresses import Values
 from st_reasoning.hrsa.inference import LEVEL, MARKED
-from st_reasoning.hrsa.measures.probe import FrozenProbe, held_out
+from st_reasoning.hrsa.measures.probe import FrozenProbe, held_out, scaler
 
 CLASSES, TYPES = 3, 30
 # Deviations of what tokens of a sentence share and of what each has to itself.
@@ -228,7 +228,7 @@ def simulate(
     results = []
     for (address, layer), entries in rows.items():
         values_of, low, high, truth = np.array(entries).T
-        known = address in closed[layer] or address.startswith("linear_probe")
+        known = address in closed[layer] or "linear_probe" in address
         if address in closed[layer]:
             truth = np.full_like(values_of, closed[layer][address])
         elif not known:
@@ -239,20 +239,32 @@ def simulate(
 
 def probed(drawn: Drawn, fresh: tuple[Tensor, Tensor, Tensor], layer: int, settings: Settings) -> dict[str, float]:
     """Return the accuracies of the fitted probe of a data set on other texts, by address."""
-    x = drawn.chunk.pooled_a
-    assert x is not None
+    assert drawn.chunk.pooled_a is not None
+    assert drawn.chunk.pooled_b is not None
     # Classes are numbered in the order in which the engine sees them.
     number = {label: at for at, label in enumerate(dict.fromkeys(drawn.labels))}
     numbers = np.array([number[label] for label in drawn.labels])
     train = ~held_out(numbers, settings.test_share, settings.seed)
-    probe = FrozenProbe.fit(x[layer].double().numpy()[train], numbers[train], kind=settings.probe)
+    x, y = (pooled[layer].double().numpy()[train] for pooled in (drawn.chunk.pooled_a, drawn.chunk.pooled_b))
+    probe = FrozenProbe.fit(x, numbers[train], kind=settings.probe)
     expected = np.array([number[label] for label in fresh[2].tolist()])
-    own, transferred = (float((probe.predict(side[layer].numpy()) == expected).mean()) for side in fresh[:2])
-    return {
-        "linear_probe.own": own,
-        "linear_probe.transferred": transferred,
-        "linear_probe.difference": transferred - own,
-    }
+    own, transferred, rescaled = (
+        float((one.predict(side[layer].numpy()) == expected).mean())
+        for one, side in zip((probe, probe, replace(probe, **scaler(y))), (*fresh[:2], fresh[1]), strict=True)
+    )
+    found = {}
+    # What is pooled are the tokens that are no sinks.
+    for address, theirs in (
+        ("linear_probe", transferred),
+        ("sensitivity.linear_probe_without_sinks", transferred),
+        ("sensitivity.linear_probe_standardised", rescaled),
+    ):
+        found |= {
+            f"{address}.own": own,
+            f"{address}.transferred": theirs,
+            f"{address}.difference": theirs - own,
+        }
+    return found
 
 
 def margins(replications: int) -> float:

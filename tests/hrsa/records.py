@@ -142,6 +142,8 @@ def full(**changes: Any) -> dict[str, Any]:
     """Return a record with everything a page can show; ``changes`` are those of :func:`record`."""
     made = record(**{"ceiling": True, "pooled": True, **changes})
     made["reading"] = reading()
+    if made["pooled"] is not None:
+        made["pooled"]["reading"] = reading("distorted")
     return made
 
 
@@ -229,6 +231,7 @@ def _layer(
                     0.01, value=make.number(depth, 0.9, end), value_other_types=make.number(depth, 0.8, end - 0.1)
                 ),
                 "chance": 0.08,
+                "chance_other_types": 0.03,
                 "chance_independent": 0.002,
             }
             for k, end in (("5", 0.45), ("10", 0.5), ("50", 0.6))
@@ -236,6 +239,7 @@ def _layer(
         "linear_probe": {
             **make.values(own=own, transferred=moved, difference=moved - own),
             "chance": 0.18,
+            "difference_chance": 0.18 - own,
             "classes": 6,
             "train_rows": 400,
             "test_rows": 100,
@@ -253,10 +257,11 @@ def _guards(
         return {name: make.number(depth, start, end) for name in names}
 
     def cka(end: float) -> dict[str, Any]:
-        return make.values(biased=make.number(depth, 0.95, end), debiased=make.number(depth, 0.94, end - 0.02))
+        values = make.values(biased=make.number(depth, 0.95, end), debiased=make.number(depth, 0.94, end - 0.02))
+        return values | {"chance": 0.05, "debiased_chance": 0.01}
 
     def overlap(end: float) -> dict[str, Any]:
-        return {k: make.values(0.01, value=make.number(depth, 0.85, end)) for k in ("5", "10", "50")}
+        return {k: make.values(0.01, value=make.number(depth, 0.85, end)) | {"chance": 0.05} for k in ("5", "10", "50")}
 
     return {
         "layer": number,
@@ -267,7 +272,9 @@ def _guards(
         "same_type_share": named(0.95, 0.3),
         "linear_cka_without_sinks": cka(0.8),
         "linear_cka_standardised": cka(0.75),
-        "dimension_correlation_without_sinks": make.values(value=make.number(depth, 0.96, 0.8)) if same else None,
+        "dimension_correlation_without_sinks": make.values(value=make.number(depth, 0.96, 0.8)) | {"chance": 0.0}
+        if same
+        else None,
         "procrustes_without_sinks": _rotation(make, depth) if same else None,
         "procrustes_standardised": _rotation(make, depth) if same else None,
         "knn_overlap_without_sinks": overlap(0.4),

@@ -208,6 +208,24 @@ def test_order_of_the_page():
     assert headings == ["reading", "levels", "realignment", "layers", "sensitivity-section", "pooled", "how"]
 
 
+def test_one_vector_per_text_has_words_of_its_own():
+    text = render(full())
+    tokens, texts = text.split('<h2 id="pooled">')
+    assert '<p class="said">stable</p>' in tokens
+    assert '<p class="said">distorted</p>' not in tokens
+    assert '<p class="said">distorted</p>' in texts
+    assert '<p class="said">' not in render(record(pooled=True))
+
+
+def test_reservations_of_one_vector_per_text_are_marked_where_it_stands():
+    made = full()
+    assert 'href="#marked"' not in render(made).split('<h2 id="pooled">')[1].split('id="how"')[0]
+    made["pooled"]["intervals"] = {"marked": {"linear_cka.debiased": "of texts alone"}}
+    texts = render(made).split('<h2 id="pooled">')[1]
+    assert 'href="#marked"' in texts
+    assert "of texts alone" in texts
+
+
 def test_undefined_values_are_dashes_and_gaps():
     text = render(full(gaps=True), realignment=realignment())
     words = Page(text).words()

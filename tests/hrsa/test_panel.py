@@ -215,6 +215,10 @@ def test_one_vector_per_text_is_compared_beside_the_tokens(tiny, texts):
     assert last["linear_cka"]["biased"] == pytest.approx(1)
     assert last["knn_overlap"]["2"]["value"] == 1
     assert record["pooled"]["sample"]["tokens"] == len(texts)
+    said = record["pooled"]["reading"]
+    assert [level["level"] for level in said["levels"]][:2] == ["coordinate basis", "global geometry"]
+    assert "token" not in str(said["levels"])
+    assert "one vector per text anyway" in said["levels"][3]["sentence"]
     other = panel(tiny, tiny, texts[:4], k=[2], progress=False)
     assert other["pooled"] is None
     assert "more texts" in other["omitted"]["pooled"]

@@ -55,7 +55,7 @@ def test_a_word_comes_from_the_guarded_value_and_says_where_the_raw_one_parts():
     found = record(layer(), layer(raw_cka=0.999, cka=0.02, standardised=0.02), sinks=24)
     result = read(found)
     assert result["levels"][1]["word"] == "at chance"
-    assert "0.020 [0.010, 0.030] without sink tokens; with them 0.999" in result["levels"][1]["sentence"]
+    assert "0.020 [0.010, 0.030] without sink tokens, chance 0.000; with them 0.999" in result["levels"][1]["sentence"]
     (said,) = [w for w in result["warnings"] if "sink" in w]
     assert said == (
         "Raw linear CKA is 1.00 at layer 1, but 0.02 without sink tokens: sink tokens alone make the raw value; "
@@ -137,15 +137,13 @@ def test_warnings_name_layers():
         "knn_overlap.50.value": "of these queries",
         "linear_probe.own": "of this probe",
         "linear_probe.difference": "of this probe",
-        "linear_probe.no_such_value": "of nothing",
+        "sensitivity.linear_cka_standardised.no_such_value": "of nothing",
     }
     said = "\n".join(read(found)["warnings"])
     assert "at layer 2: raw linear CKA is about that dimension (so too at layers 3 to 5 and 7)" in said
     assert "neighbours of very many others at layer 4 (skewness up to 3.0)" in said
     assert "Only 40 texts" in said
-    assert "The interval of knn_overlap.K.value is of these queries." in said
-    assert "The intervals of linear_probe.own and linear_probe.difference are of this probe." in said
-    assert "nothing" not in said
+    assert "Intervals of k-NN overlaps and the probe hold the value not in 95 % of cases" in said
     assert read(record(layer()))["warnings"] == []
     (near,) = [w for w in read(record(layer(cka=0.95, cka_chance=0.9)))["warnings"] if "chance" in w]
     assert near.startswith("Linear CKA (biased) is 0.95 at layer 0, where chance is 0.90: it says little")
@@ -161,13 +159,20 @@ def test_values_by_address():
     value = values.at("linear_cka.debiased", -1)
     assert (value.value, value.chance, value.ceiling) == (0.9, 0.01, 0.99)
     assert value.interval == pytest.approx((0.89, 0.91))
-    # With sinks the chance of the raw value is not that of the guarded one; that of neighbours is.
-    assert values.at("sensitivity.linear_cka_without_sinks.debiased", 1).chance is None
-    assert values.at("sensitivity.dimension_correlation_without_sinks.value", 1).chance is None
+    # The chance of a guarded value is its own.
+    assert values.at("sensitivity.linear_cka_without_sinks.debiased", 1).chance == 0.0
+    assert values.at("knn_overlap.10.value_other_types", 1).chance == 0.002
     assert values.at("sensitivity.knn_overlap_without_sinks.10.value", 1).chance == 0.002
-    assert Values(record(layer())).at("sensitivity.linear_cka_without_sinks.debiased", 0).chance == 0.01
+    assert values.at("linear_probe.difference", 1).chance == pytest.approx(0.25 - 0.9)
     assert values.at("procrustes.residual", 0).chance is None
     with pytest.raises(InputError, match=r"did you mean 'linear_cka\.debiased'"):
         values.at("linear_cka.debiasd", 0)
     with pytest.raises(InputError, match="expected 0 to 1, got 2"):
         values.at("linear_cka.debiased", 2)
+
+
+def test_one_vector_per_text_is_read_as_texts():
+    found = record(layer(cka=0.02, raw_cka=0.9), sinks=3)
+    said = str(read(found, unit="text"))
+    assert "without sink texts" in said
+    assert "token" not in said

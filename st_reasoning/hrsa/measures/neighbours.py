@@ -98,7 +98,8 @@ def neighbours(
     Returns:
         [q, length], and one more of that shape for each of ``without``, -1 where there are too few.
     """
-    n, found = len(units), [list[Tensor]() for _ in range(1 + len(without))]
+    n, none = len(units), queries.new_empty(0, length)
+    found = [[none] for _ in range(1 + len(without))]
     for start, stop in row_blocks(len(queries), n, SIMILARITIES):
         rows = queries[start:stop]
         similarity = units[rows] @ units.T

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +34,7 @@ class ProbeTransfer:
         converged: Whether the solver reached its tolerance.
         tested: [test_rows], which sentences it was scored on.
         right: [2, test_rows], whether it was right on each, from its own features and from the other model's.
+        rescaled: [test_rows], likewise from the other model's, standardised with their own training mean and deviation.
     """
 
     own: float
@@ -45,6 +46,7 @@ class ProbeTransfer:
     converged: bool
     tested: Tensor = field(compare=False, repr=False)
     right: Tensor = field(compare=False, repr=False)
+    rescaled: Tensor = field(compare=False, repr=False)
 
     @property
     def difference(self) -> float:
@@ -66,7 +68,8 @@ def linear_probe_transfer(
 
     One split, the same for both models: each class is divided into training and test sentences. There is no
     development set because nothing is tuned. Features are standardised with the training mean and deviation
-    of x, those of y too: the scaler is part of the frozen readout.
+    of x, those of y too: the scaler is part of the frozen readout. What it would do on features of y in their own scale
+    is kept as ``rescaled``.
 
     Args:
         x: [m, d] features the probe is fitted on.
@@ -92,6 +95,7 @@ def linear_probe_transfer(
     scored = held_out(classes, test_share, seed)
     features_x, features_y = (features.detach().cpu().double().numpy() for features in (x, y))
     probe = FrozenProbe.fit(features_x[~scored], classes[~scored], penalty=penalty, kind=kind)
+    rescaled = replace(probe, **scaler(features_y[~scored]))
     right = np.stack([probe.predict(features[scored]) == classes[scored] for features in (features_x, features_y)])
     return ProbeTransfer(
         own=float(right[0].mean()),
@@ -103,6 +107,7 @@ def linear_probe_transfer(
         converged=probe.converged,
         tested=torch.from_numpy(np.flatnonzero(scored)),
         right=torch.from_numpy(right),
+        rescaled=torch.from_numpy(rescaled.predict(features_y[scored]) == classes[scored]),
     )
 
 
@@ -148,15 +153,14 @@ class FrozenProbe:
         """Fit a probe on features [m, d], float64, of classes [m]; see :func:`linear_probe_transfer`."""
         from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
-        mean, deviation = features.mean(axis=0), features.std(axis=0)
-        deviation[deviation == 0] = 1  # a feature that is constant in training gets no weight that matters
+        scale = scaler(features)
         classifier: Any = (
             LogisticRegression(C=1 / penalty, max_iter=2000, tol=1e-5)
             if kind == "logistic"
             else RidgeClassifier(alpha=penalty)
         )
-        classifier.fit((features - mean) / deviation, classes)
-        return cls(mean, deviation, classifier)
+        classifier.fit((features - scale["mean"]) / scale["deviation"], classes)
+        return cls(**scale, classifier=classifier)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Return the class of each of features [m, d]."""
@@ -168,6 +172,13 @@ class FrozenProbe:
         """Whether the solver reached its tolerance; ridge regression has a closed form."""
         steps = getattr(self.classifier, "n_iter_", None)
         return steps is None or bool((steps < self.classifier.max_iter).all())
+
+
+def scaler(features: np.ndarray) -> dict[str, np.ndarray]:
+    """Return ``mean`` and ``deviation`` [d] of features [m, d]; 1 for a feature that is constant."""
+    deviation = features.std(axis=0)
+    deviation[deviation == 0] = 1  # constant in training, it gets no weight that matters
+    return {"mean": features.mean(axis=0), "deviation": deviation}
 
 
 def held_out(classes: np.ndarray, test_share: float, seed: int) -> np.ndarray:
