@@ -1,21 +1,15 @@
-"""Scores out of ``<output>/results/<org__model>/<revision>/<Task>.json``."""
+"""Scores out of ``<output>/results/<org__model>/<revision>/<Task>.json``, all of them or none."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from st_reasoning.errors import InputError
-from st_reasoning.files import read_json
-
-MODEL_FILE = "model_meta.json"
-# mteb puts runs with options that change embeddings (precision, loading arguments) below this folder of the
-# revision.
-EXPERIMENTS = "experiments"
+from st_reasoning.results.files import EXPERIMENTS, MODEL_FILE, PREDICTIONS, Run, identify, parse_result
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ class TaskScore:
 
 
 def read_scores(folder: Path | str) -> list[TaskScore]:
-    """Read every score below an mteb output folder.
+    """Read every score below an mteb output folder; for what goes on without the unusable, see ``read_results``.
 
     Args:
         folder: What was given to mteb as its output folder, or the folder ``results`` within.
@@ -56,83 +50,61 @@ def read_scores(folder: Path | str) -> list[TaskScore]:
         no
             score is returned then, for an average over what is left would look like a result.
     """
-    folder = Path(folder)
-    root = folder / "results" if (folder / "results").is_dir() else folder
-    if not root.is_dir():
-        raise InputError(f"no such folder: {folder}; expected an output folder of mteb")
+    root = results_root(folder)
     scores: list[TaskScore] = []
     broken: list[str] = []
     for file in _result_files(root):
         try:
-            scores.extend(_read_file(file, root))
+            run = identify(file.parent, file.relative_to(root).parts[:-1])
+            scores.extend(_scores(file, run))
         except InputError as error:
             broken.append(str(error))
     if broken:
         raise InputError(f"{len(broken)} results cannot be used: {'; '.join(broken)}")
     if not scores:
-        raise InputError(f"no mteb results below {folder}; expected results/<model>/<revision>/<Task>.json")
+        raise no_results(folder)
     return sorted(scores, key=lambda s: (s.model, s.revision, s.experiment or "", s.task, s.split, s.subset))
 
 
-def _result_files(root: Path) -> Iterator[Path]:
-    for pattern in ("*/*/*.json", f"*/*/{EXPERIMENTS}/*/*.json"):
-        yield from sorted(file for file in root.glob(pattern) if file.name != MODEL_FILE and file.name[0] != ".")
+def results_root(folder: Path | str) -> Path:
+    """Return the folder that holds the models' folders.
+
+    Raises:
+        InputError: if there is no such folder.
+    """
+    folder = Path(folder)
+    root = folder / "results" if (folder / "results").is_dir() else folder
+    if not root.is_dir():
+        raise InputError(f"no such folder: {folder}; expected an output folder of mteb")
+    return root
 
 
-def _read_file(file: Path, root: Path) -> list[TaskScore]:
-    result = read_json(file)
-    splits = result.get("scores") if isinstance(result, dict) else None
-    if not isinstance(splits, dict) or not splits:
-        raise InputError(f"{file} has no scores")
-    if result.get("task_name") != file.stem:
-        raise InputError(f"{file} holds task {result.get('task_name')!r}; expected {file.stem!r}")
-    place = file.relative_to(root).parts
-    model, revision = _identity(file.parent, place)
+def no_results(folder: Path | str) -> InputError:
+    """Return the error for a folder without any."""
+    return InputError(f"no mteb results below {folder}; expected results/<model>/<revision>/<Task>.json")
+
+
+def _result_files(root: Path) -> list[Path]:
     return [
-        TaskScore(
-            model=model,
-            revision=revision,
-            task=file.stem,
-            split=split,
-            subset=_subset(entry, file, split),
-            main_score=_main_score(entry, file, split),
-            scores=MappingProxyType(entry),
-            path=file,
-            experiment=place[3] if len(place) > 3 else None,
-        )
-        for split, entries in splits.items()
-        for entry in _entries(entries, file, split)
+        file
+        for pattern in ("*/*/*.json", f"*/*/{EXPERIMENTS}/*/*.json")
+        for file in sorted(root.glob(pattern))
+        if file.name != MODEL_FILE and file.name[0] != "." and not file.name.endswith(PREDICTIONS)
     ]
 
 
-def _identity(folder: Path, place: tuple[str, ...]) -> tuple[str, str]:
-    """Return model name and revision as mteb wrote them; by the folders alone where it wrote none."""
-    if not (folder / MODEL_FILE).is_file():
-        return place[0].replace("__", "/", 1), place[1]
-    meta = read_json(folder / MODEL_FILE)
-    name, revision = (meta.get(key) if isinstance(meta, dict) else None for key in ("name", "revision"))
-    if not isinstance(name, str) or revision != place[1]:
-        raise InputError(f"{folder / MODEL_FILE} describes {name!r} at {revision!r}; expected revision {place[1]!r}")
-    return name, revision
-
-
-def _entries(entries: Any, file: Path, split: str) -> list[dict[str, Any]]:
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"{file}, {split}: expected a list of scores, one entry per subset")
-    return entries
-
-
-def _subset(entry: dict[str, Any], file: Path, split: str) -> str:
-    subset = entry.get("hf_subset")
-    if not isinstance(subset, str):
-        raise InputError(f"{file}, {split}: an entry does not name its hf_subset")
-    return subset
-
-
-def _main_score(entry: dict[str, Any], file: Path, split: str) -> float:
-    value = entry.get("main_score")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InputError(
-            f"{file}, {split}, {entry.get('hf_subset')}: main_score is {value!r}; expected a finite number"
+def _scores(file: Path, run: Run) -> list[TaskScore]:
+    return [
+        TaskScore(
+            model=run.model,
+            revision=run.revision,
+            task=file.stem,
+            split=split,
+            subset=subset,
+            main_score=float(entry["main_score"]),
+            scores=MappingProxyType(dict(entry)),
+            path=file,
+            experiment=run.experiment,
         )
-    return float(value)
+        for (split, subset), entry in parse_result(file, run).entries.items()
+    ]

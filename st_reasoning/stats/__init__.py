@@ -1,6 +1,28 @@
-"""Pure statistics on arrays: intervals, and what is drawn by a hash. Nothing here knows a model."""
+"""Pure statistics on arrays: intervals, tests, and what is drawn by a hash. Nothing here knows a model."""
 
+from st_reasoning.stats.equivalence import needed, power_of_difference, power_of_equivalence, tost
 from st_reasoning.stats.jackknife import Interval, blocks, half_width, interval, standard_error
+from st_reasoning.stats.multiplicity import holm
+from st_reasoning.stats.paired import Components, Estimate, bootstrap, components, crossed, paired_t, welch
 from st_reasoning.stats.sampling import hashed
 
-__all__ = ["Interval", "blocks", "half_width", "hashed", "interval", "standard_error"]
+__all__ = [
+    "Components",
+    "Estimate",
+    "Interval",
+    "blocks",
+    "bootstrap",
+    "components",
+    "crossed",
+    "half_width",
+    "hashed",
+    "holm",
+    "interval",
+    "needed",
+    "paired_t",
+    "power_of_difference",
+    "power_of_equivalence",
+    "standard_error",
+    "tost",
+    "welch",
+]
