@@ -1,7 +1,6 @@
 """Reasoning tasks and local models for mteb; importing this package makes the running mteb know them.
 
-A file per task, in a folder per mteb task type (``retrieval/gsm_symbolic.py``); each folder names its tasks
-in ``TASKS``.
+A file per task, in a folder per mteb task type (``retrieval/gsm_symbolic.py``); ``catalogue.py`` names them all.
 """
 
 # mteb comes first: half-imported it has no registries, and with the hook of plugins/ installed this very line

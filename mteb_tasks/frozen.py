@@ -39,8 +39,8 @@ class FrozenData:
         raise NotImplementedError
 
     def build(self, content: Any) -> None:
-        """Put the drawn content where the mteb base class looks for it."""
-        raise NotImplementedError
+        """Put the drawn content where the mteb base class looks for it; here, rows by split."""
+        self.dataset = as_splits(content)
 
     def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
         """Draw the data, compare them with the pinned hash, and build the data set.
@@ -72,3 +72,30 @@ class FrozenData:
             split: self._calculate_descriptive_statistics_from_split(split, num_proc=num_proc)  # type: ignore[attr-defined]
             for split in self.metadata.eval_splits
         }
+
+
+def one_to_one(content: list[dict[str, str]]) -> dict[str, Any]:
+    """Make a retrieval data set of rows with a question and a solution, which is relevant to its question only."""
+    from datasets import Dataset
+
+    ids = [f"{number:0{len(str(len(content) - 1))}d}" for number in range(len(content))]
+    queries = [{"id": f"q{i}", "text": row["question"]} for i, row in zip(ids, content, strict=True)]
+    corpus = [{"id": f"d{i}", "title": "", "text": row["solution"]} for i, row in zip(ids, content, strict=True)]
+    return {
+        "default": {
+            "test": {
+                "queries": Dataset.from_list(queries),
+                "corpus": Dataset.from_list(corpus),
+                "relevant_docs": {f"q{i}": {f"d{i}": 1} for i in ids},
+                "top_ranked": None,
+            }
+        }
+    }
+
+
+def as_splits(content: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Make a data set of rows by split."""
+    from datasets import Dataset, DatasetDict
+
+    splits: dict[str, Any] = DatasetDict({split: Dataset.from_list(rows) for split, rows in content.items()})
+    return splits

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mteb.abstasks.abstask import get_abstask_prompt
 from mteb.models import SentenceTransformerEncoderWrapper
 from mteb.types import PromptType
+
+from st_reasoning.errors import InputError
+from st_reasoning.files import read_jsonl
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -66,13 +70,45 @@ class InstructedEmbedder(SentenceTransformerEncoderWrapper):  # type: ignore[mis
         return embeddings.detach().cpu().float() if hasattr(embeddings, "detach") else embeddings
 
     def query_prompt(self, task_metadata: TaskMetadata) -> str:
-        """Return the task's instruction for queries, or else that of its mteb base class, in the template."""
-        own = task_metadata.prompt
-        if isinstance(own, dict):
-            own = own.get(PromptType.query.value)
-        instruction = own or get_abstask_prompt(task_metadata.name)
-        # Not str.format: the template may hold other braces. No instruction, no template around nothing.
-        return self.instruction_template.replace("{instruction}", instruction) if instruction else ""
+        """Return the task's instruction for queries in the template."""
+        return query_prompt(self.instruction_template, task_metadata)
+
+
+def query_prompt(template: str, task_metadata: TaskMetadata) -> str:
+    """Return the task's instruction for queries, or else that of its mteb base class, in ``template``."""
+    own = task_metadata.prompt
+    if isinstance(own, dict):
+        own = own.get(PromptType.query.value)
+    instruction = own or get_abstask_prompt(task_metadata.name)
+    # Not str.format: the template may hold other braces. No instruction, no template around nothing.
+    return template.replace("{instruction}", instruction) if instruction else ""
+
+
+def refuse_other_prompt(task_metadata: TaskMetadata, model: Any, cache: Any) -> None:
+    """Refuse kept scores of a task that was asked with another instruction: mteb's cache does not look at it.
+
+    The same task has mteb's instruction in one benchmark and the paper's in another.
+
+    Args:
+        task_metadata: Of the task that is to be evaluated.
+        model: The model's ``ModelMeta``; those without an instruction template are not looked at.
+        cache: mteb's ``ResultCache``.
+
+    Raises:
+        InputError: if the instruction that was written beside the scores is another one.
+    """
+    template = (getattr(model, "loader_kwargs", None) or {}).get("instruction_template")
+    settings = Path(cache.get_task_result_path(task_metadata.name, model)).with_name("run_settings.jsonl")
+    if template is None or not settings.is_file():
+        return
+    now = query_prompt(template, task_metadata)
+    for row in read_jsonl(settings):
+        then = ((row.get("encode_kwargs") or {}).get("prompt") or {}).get(PromptType.query.value, now)
+        if row.get("task") == task_metadata.name and then != now:
+            raise InputError(
+                f"{settings.parent} has scores of {task_metadata.name} asked with {then!r}, not with {now!r}: name "
+                "another output folder, or replace them with --overwrite-strategy always"
+            )
 
 
 def prompts_used(model: Any, task_name: str) -> dict[str, str]:

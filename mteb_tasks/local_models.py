@@ -7,8 +7,6 @@ called.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +15,22 @@ from typing import Any
 from mteb.models import SentenceTransformerEncoderWrapper
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 
-from mteb_tasks.instructed import InstructedEmbedder, prompts_used
+from mteb_tasks.embedding_cache import cache_embeddings, usual_store
+from mteb_tasks.instructed import InstructedEmbedder, prompts_used, refuse_other_prompt
+from mteb_tasks.model_state import memory_hash
+from mteb_tasks.models import trained_on
 from st_reasoning.errors import InputError
 from st_reasoning.files import folder_hash, read_json
 
-__all__ = ["folder_meta", "folder_of", "load_folder", "name_by_content", "prompts_used"]
+__all__ = [
+    "folder_meta",
+    "folder_of",
+    "load_folder",
+    "memory_hash",
+    "name_by_content",
+    "prompts_used",
+    "refuse_other_prompt",
+]
 
 MODULES = "modules.json"
 OWN_FILE = "st_reasoning.json"
@@ -67,6 +76,7 @@ def folder_meta(
     if kind != "SentenceTransformer":
         raise InputError(f"{folder} holds a {kind}; expected a SentenceTransformer")
     template = instruction_template(folder)
+    record = _read_if_there(folder / OWN_FILE)
     # create_empty knows the fields that a later mteb may require.
     return ModelMeta.create_empty(
         overwrites={
@@ -81,6 +91,9 @@ def folder_meta(
             "similarity_fn_name": ScoringFunction.from_str(config.get("similarity_fn_name") or "cosine"),
             "use_instructions": template is not None,
             "experiment_kwargs": experiment_kwargs,
+            # A folder or file is no name that others could look up.
+            "adapted_from": record.get("backbone") if record.get("source") == "hub" else None,
+            "training_datasets": _trained_on(record),
         }
     )
 
@@ -97,6 +110,8 @@ def load_folder(
 ) -> SentenceTransformerEncoderWrapper:
     """Load a folder described by :func:`folder_meta`; mteb calls this through ``ModelMeta.load_model``.
 
+    Its embeddings are kept for later tasks: see :mod:`mteb_tasks.embedding_cache`.
+
     Raises:
         InputError: if the files changed since they were described; their scores would go under the old
         revision.
@@ -104,9 +119,14 @@ def load_folder(
     if revision is not None and (found := folder_hash(Path(folder))) != revision:
         raise InputError(f"{folder} changed since it was looked up: expected revision {revision}, got {found}")
     loaded: dict[str, Any] = {"device": device, "embed_dim": embed_dim, "local_files_only": True, **kwargs}
-    if instruction_template is None:
-        return SentenceTransformerEncoderWrapper(folder, **loaded)
-    return InstructedEmbedder(folder, instruction_template=instruction_template, **loaded)
+    wrapper = (
+        SentenceTransformerEncoderWrapper(folder, **loaded)
+        if instruction_template is None
+        else InstructedEmbedder(folder, instruction_template=instruction_template, **loaded)
+    )
+    if revision is not None and (store := usual_store()) is not None:
+        cache_embeddings(wrapper.model, identity=revision, store=store)
+    return wrapper
 
 
 def instruction_template(folder: Path) -> str | None:
@@ -143,33 +163,10 @@ def name_by_content(meta: ModelMeta, model: Any) -> ModelMeta:
     return meta.model_copy(update={"name": name, "revision": memory_hash(model)})
 
 
-def memory_hash(model: Any) -> str:
-    """Return the SHA-256, in hex, of a ``SentenceTransformer``: its state and the settings it works by."""
-    import torch
-
-    digest = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    config = getattr(model.transformers_model, "config", None)
-    backend = getattr(model.tokenizer, "backend_tokenizer", None)
-    use = {
-        "modules": [(type(module).__qualname__, _settings(module)) for module in model],
-        "config": config.to_dict() if config is not None else {},
-        "tokenizer": backend.to_str() if backend is not None else repr(model.tokenizer),
-        "prompts": model.prompts,
-        "default_prompt_name": model.default_prompt_name,
-        "max_seq_length": model.max_seq_length,
-        "truncate_dim": model.truncate_dim,
-        "similarity": model.similarity_fn_name,
-    }
-    use["config"].pop("_name_or_path", None)  # where it lay, not what it is
-    digest.update(json.dumps(use, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
-
-
-def _settings(module: Any) -> Any:
-    return module.get_config_dict() if hasattr(module, "get_config_dict") else {}
+def _trained_on(record: Mapping[str, Any]) -> set[str] | None:
+    """Return the data sets of the recipe by which this project trained a model; None where it did not."""
+    recipe = (record.get("training") or {}).get("recipe") or {}
+    return trained_on(each["name"] for each in recipe["data"]) if recipe.get("data") else None
 
 
 def _read_if_there(path: Path) -> dict[str, Any]:

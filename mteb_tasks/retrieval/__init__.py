@@ -1,5 +1,1 @@
 """Tasks of mteb's type Retrieval."""
-
-from mteb_tasks.retrieval.gsm_symbolic import GSMSymbolicSolutionRetrieval
-
-TASKS = (GSMSymbolicSolutionRetrieval,)

@@ -6,8 +6,9 @@ from typing import Any
 
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 
-from mteb_tasks.frozen import FrozenData, OwnMetadata
-from st_reasoning.problems import gsm_problems, held_out_templates
+from mteb_tasks.about import GSM_SYMBOLIC
+from mteb_tasks.frozen import FrozenData, OwnMetadata, one_to_one
+from st_reasoning.problems import Problem, gsm_problems, held_out_templates
 
 TEMPLATES = 10
 PROBLEMS = 8
@@ -25,11 +26,12 @@ class GSMSymbolicSolutionRetrieval(FrozenData, AbsTaskRetrieval):  # type: ignor
     metadata = OwnMetadata(
         name="GSMSymbolicSolutionRetrieval",
         description=(
-            "Given a grade-school math word problem, find its worked solution. 80 problems from ten "
-            "GSM-Symbolic templates, eight of each: a solution has seven rivals that differ in names and "
-            "numbers only. Copied names and numbers give much away: by nDCG@10, word counts reach 0.88, "
-            "tf-idf 0.97, untrained SmolLM2-135M with mean pooling 0.67, a random encoder 0.07. The task "
-            "tells how much of a problem's detail an embedding keeps, not whether the model could solve it."
+            "Given a grade-school math word problem, find its worked solution. 80 problems from ten GSM-Symbolic "
+            "templates, eight of each: a solution has seven rivals that differ in names and numbers only. Names and "
+            "numbers copied from problem to solution give nearly everything away; untrained SmolLM2-135M with mean "
+            "pooling reaches 0.67. The task tells how much of a problem's detail an embedding keeps, not whether the "
+            "model could solve it. By ndcg_at_10: word counts 0.85, tf-idf 0.98, word n-grams 0.99, character "
+            "n-grams 0.99, random vectors 0.07, all-MiniLM-L6-v2 0.97."
         ),
         reference="https://arxiv.org/abs/2410.05229",
         # Drawn on the spot, never downloaded: the path names the task, the revision is the SHA-256 of the
@@ -52,44 +54,19 @@ class GSMSymbolicSolutionRetrieval(FrozenData, AbsTaskRetrieval):  # type: ignor
         dialect=[],
         sample_creation="created",
         prompt={"query": "Given a math word problem, retrieve its worked solution."},
-        bibtex_citation=r"""
-@article{mirzadeh2024gsmsymbolic,
-  author = {Iman Mirzadeh and Keivan Alizadeh and Hooman Shahrokhi and Oncel Tuzel and Samy Bengio and Mehrdad Farajtabar},
-  journal = {arXiv preprint arXiv:2410.05229},
-  title = {{GSM-Symbolic}: Understanding the Limitations of Mathematical Reasoning in Large Language Models},
-  year = {2024},
-}
-""",  # noqa: E501
+        bibtex_citation=GSM_SYMBOLIC,
         contributed_by="st-reasoning",
     )
 
     def draw(self) -> list[dict[str, str]]:
         """Draw the problems; the n-th solution answers the n-th question and no other."""
-        templates = frozenset(sorted(held_out_templates())[:TEMPLATES])
-        return [
-            {"question": problem.question, "solution": problem.solution}
-            for problem in gsm_problems(PROBLEMS, seed=SEED, templates=templates)
-        ]
+        return [{"question": problem.question, "solution": problem.solution} for problem in held_out_problems()]
 
     def build(self, content: Any) -> None:
         """Make queries of the questions and documents of the solutions; one is relevant per query."""
-        from datasets import Dataset
+        self.dataset = one_to_one(content)
 
-        ids = [f"{number:02d}" for number in range(len(content))]
-        self.dataset = {
-            "default": {
-                "test": {
-                    "queries": Dataset.from_list(
-                        [{"id": f"q{i}", "text": row["question"]} for i, row in zip(ids, content, strict=True)]
-                    ),
-                    "corpus": Dataset.from_list(
-                        [
-                            {"id": f"d{i}", "title": "", "text": row["solution"]}
-                            for i, row in zip(ids, content, strict=True)
-                        ]
-                    ),
-                    "relevant_docs": {f"q{i}": {f"d{i}": 1} for i in ids},
-                    "top_ranked": None,
-                }
-            }
-        }
+
+def held_out_problems() -> list[Problem]:
+    """Draw the problems of the first held-out templates."""
+    return gsm_problems(PROBLEMS, seed=SEED, templates=frozenset(sorted(held_out_templates())[:TEMPLATES]))

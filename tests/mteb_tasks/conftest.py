@@ -21,3 +21,13 @@ def task_name():
         "reasoning_gym", reason="reasoning-gym draws the task's problems: pip install 'st-reasoning[demo]'"
     )
     return "GSMSymbolicSolutionRetrieval"
+
+
+@pytest.fixture(scope="session")
+def surface():
+    """The script that measures the tasks' baselines, as a module."""
+    path = Path(__file__).parents[1] / "benchmarks" / "surface_baselines.py"
+    spec = importlib.util.spec_from_file_location("surface_baselines", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

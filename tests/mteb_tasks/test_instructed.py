@@ -7,6 +7,7 @@ import pytest
 from mteb.types import PromptType
 
 import mteb_tasks  # noqa: F401
+from mteb_tasks.benchmarks import _with_prompt
 from st_reasoning.errors import InputError
 
 TEMPLATE = "Instruct: {instruction}\nQuery:"
@@ -128,3 +129,14 @@ def test_a_template_without_a_place_for_the_instruction_is_refused(instructed, t
 def test_no_template_may_be_said_with_null(instructed):
     (instructed / "st_reasoning.json").write_text(json.dumps({"instruction_template": None}))
     assert mteb.get_model_meta(str(instructed)).use_instructions is False
+
+
+def test_scores_under_another_instruction_are_not_taken_for_these(instructed, task_name, tmp_path):
+    model, cache = mteb.get_model_meta(str(instructed)), mteb.ResultCache(tmp_path / "out")
+    evaluate(model, mteb.get_task(task_name), cache)
+    evaluate(model, mteb.get_task(task_name), cache)  # the same: taken
+    other = _with_prompt(mteb.get_task(task_name), "Find it.")
+    with pytest.raises(InputError, match=r"asked with 'Instruct: Given .*, not with 'Instruct: Find it\."):
+        evaluate(model, other, cache)
+    mteb.evaluate(model, other, cache=cache, co2_tracker=False, overwrite_strategy="always")
+    evaluate(model, other, cache)

@@ -9,19 +9,19 @@ import mteb
 import pytest
 
 import mteb_tasks
+from mteb_tasks.catalogue import GENERATED, HUB
 from mteb_tasks.registration import register_tasks
-from mteb_tasks.retrieval import TASKS, GSMSymbolicSolutionRetrieval
+from mteb_tasks.retrieval.gsm_symbolic import GSMSymbolicSolutionRetrieval
 
 ROOT = Path(__file__).parents[2]
 TABLES = sys.modules["mteb.get_tasks"]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [*GENERATED, *HUB])
 def test_mteb_finds_the_task_by_name_and_by_type(task):
     assert type(mteb.get_task(task.metadata.name)) is task
-    assert [type(t) for t in mteb.get_tasks(task_types=["Retrieval"]) if t.metadata.name == task.metadata.name] == [
-        task
-    ]
+    found = mteb.get_tasks(task_types=[task.metadata.type])
+    assert [type(t) for t in found if t.metadata.name == task.metadata.name] == [task]
 
 
 def test_registering_again_changes_nothing():
@@ -53,6 +53,7 @@ def test_related_tasks_are_recorded(monkeypatch):
     [
         (TABLES, "_TASKS_REGISTRY", "tasks"),
         (TABLES, "_SIMILAR_TASKS", "tasks"),
+        (sys.modules["mteb.benchmarks.get_benchmark"], "_build_registry", "benchmarks"),
         (mteb.ResultCache, "save_to_cache", "local models"),
         (sys.modules["mteb.models.get_model_meta"], "MODEL_REGISTRY", "local models"),
     ],

@@ -1,0 +1,1 @@
+"""Tasks of mteb's type Classification."""
