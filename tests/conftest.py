@@ -9,6 +9,8 @@ from pathlib import Path
 # Before any Hugging Face library is imported: no test may ask the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Nothing is kept in the user's cache; tests of the cache have folders of their own.
+os.environ["ST_REASONING_EMBEDDINGS"] = "0"
 
 import pytest
 

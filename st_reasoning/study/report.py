@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from st_reasoning.files import read_json
-from st_reasoning.hrsa.html import templates
+from st_reasoning.html import templates
 
 FIGURES = (
     ("linear_cka", "Linear CKA: is the global geometry the same?"),

@@ -162,6 +162,8 @@ def _names(model_a: str, model_b: str) -> tuple[str, str]:
 def evaluate(model: Path, tasks: tuple[str, ...], results: Path) -> dict[str, float]:
     """Evaluate a sentence-transformers folder on mteb tasks, with mteb's own cache below ``results``.
 
+    What it answered to each query or example is kept too: `st-reasoning results compare` then has intervals over them.
+
     Returns:
         The main score of each task, in mteb's scale of 0 to 1.
     """
@@ -174,6 +176,8 @@ def evaluate(model: Path, tasks: tuple[str, ...], results: Path) -> dict[str, fl
         mteb.get_model(str(model.resolve())),
         mteb.get_tasks(tasks=list(tasks)),
         cache=ResultCache(results),
+        # A folder of its own: in a common one the second model's answers would stand under the first one's name.
+        prediction_folder=results.joinpath("predictions", *model.resolve().parts[-2:]),
         co2_tracker=False,
     )
     return {result.task_name: float(result.get_score()) for result in found.task_results}

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from st_reasoning.backbone import load_causal_lm, read_record
+from st_reasoning.cli import main
 from st_reasoning.errors import InputError
 from st_reasoning.files import read_json, write_jsonl
 from st_reasoning.study import Corpus, Pair, Reasoning, StudyRecipe, run_study
@@ -72,6 +74,19 @@ def test_scores_in_the_study_are_those_that_mteb_wrote(finished: tuple[Path, dic
     wanted = [task["untrained"][arm] for arm in ("base", "reasoning")]
     wanted += [seed[arm] for seed in task["seeds"] for arm in ("base", "reasoning")]
     assert sorted(100 * s.main_score for s in scores) == pytest.approx(sorted(wanted), abs=1e-3)
+
+
+def test_the_answers_to_each_query_give_the_comparison_its_interval(
+    finished: tuple[Path, dict[str, Any], list[str]],
+) -> None:
+    folder, study, _ = finished
+    command = ["results", "compare", "tiny-llama", "tiny-sft", "--results", str(folder / "mteb"), "--json"]
+    done = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    row = json.loads(done.stdout)["comparisons"][0]["rows"][0]
+    assert row["name"] == TASK
+    assert row["difference"] == pytest.approx(study["pairs"][0]["tasks"][0]["trained"]["difference"], abs=1e-3)
+    assert row["interval"]["units"] == {"seeds": 2, "examples": 80}
 
 
 def test_arms_differ_and_share_their_data(finished: tuple[Path, dict[str, Any], list[str]]) -> None:
