@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from st_reasoning import __version__
 from st_reasoning.backbone import audit, refuse_unequal, resolve
 from st_reasoning.backbone.inputs import stored_dtype
 from st_reasoning.backbone.sources import adapter_base, is_plain
-from st_reasoning.config import to_mapping, versions, write_resolved
+from st_reasoning.config import to_mapping, write_resolved
 from st_reasoning.errors import InputError
 from st_reasoning.files import file_hash, folder_hash, write_json, write_text
-from st_reasoning.study.plan import Outcome, Step, run_steps
+from st_reasoning.study.plan import Step, run_steps
 from st_reasoning.study.recipe import Pair, StudyRecipe
 from st_reasoning.study.report import render
 from st_reasoning.study.steps import (
@@ -30,11 +29,10 @@ from st_reasoning.study.steps import (
     write_audit,
     write_corpus,
 )
+from st_reasoning.study.summary import ARMS, summarise
 from st_reasoning.training import train
 from st_reasoning.training.data import load_data
 from st_reasoning.variants import fine_tune
-
-ARMS = ("base", "reasoning")
 
 
 def run_study(recipe: StudyRecipe, output: Path, *, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -274,59 +272,3 @@ class _Layout:
             return str(self.output / "backbones" / pair.name), (f"sft/{pair.name}",), pair.name
         name = pair.base if arm == "base" else str(pair.reasoning.backbone)
         return self._place(name), self._import_of(name), self._resolve(name).label
-
-
-def summarise(recipe: StudyRecipe, output: Path, outcomes: dict[str, Outcome]) -> dict[str, Any]:
-    """Gather what the steps found into the content of ``study.json``; scores in points of 0 to 100."""
-    layout = _Layout(recipe, output, "")
-
-    def score(pair: Pair, arm: str, run: str, task: str) -> float:
-        label = layout._backbone(pair, arm)[2]
-        return round(100 * float(outcomes[f"evaluate/{label}/{run}"].facts[task]), 4)
-
-    def arms(pair: Pair, run: str, task: str) -> dict[str, float]:
-        base, reasoning = (score(pair, arm, run, task) for arm in ARMS)
-        return {"base": base, "reasoning": reasoning, "difference": round(reasoning - base, 4)}
-
-    pairs = []
-    for pair in recipe.pairs:
-        tasks = []
-        for task in recipe.tasks:
-            seeds = [{"seed": seed, **arms(pair, f"seed-{seed}", task)} for seed in recipe.seeds]
-            mean = {key: round(statistics.fmean(s[key] for s in seeds), 4) for key in (*ARMS, "difference")}
-            spread = round(statistics.stdev(s["difference"] for s in seeds), 4) if len(seeds) > 1 else None
-            tasks.append(
-                {
-                    "task": task,
-                    "untrained": arms(pair, "untrained", task),
-                    "trained": mean,
-                    "difference_std": spread,
-                    "seeds": seeds,
-                }
-            )
-        pairs.append(
-            {
-                "name": pair.name,
-                "base": pair.base,
-                "reasoning": pair.reasoning.backbone or f"{pair.name} (SFT of the base, made here)",
-                "audit": outcomes[f"audit/{pair.name}"].facts,
-                "tasks": tasks,
-                "hrsa": {
-                    "backbones": f"hrsa/{pair.name}/backbones/hrsa.json",
-                    "embedders": [f"hrsa/{pair.name}/seed-{seed}/hrsa.json" for seed in recipe.seeds],
-                },
-            }
-        )
-    return {
-        "schema": 1,
-        "pairs": pairs,
-        "steps": [{"name": o.name, "seconds": o.seconds, **_plain(o)} for o in outcomes.values()],
-        "recipe": to_mapping(recipe),
-        "versions": versions(),
-    }
-
-
-def _plain(outcome: Outcome) -> dict[str, Any]:
-    """Return what a reader of the study wants to know of one step, short."""
-    wanted = ("held_out_loss", "losses", "data", "examples_per_second", "tokens")
-    return {key: outcome.facts[key] for key in wanted if key in outcome.facts}
