@@ -21,12 +21,13 @@ _EXAMPLE = 'expected ADDRESS.LAYER, one of < <= > >=, and a number, e.g. "linear
 # What a measure holds; the first is meant where none is named.
 _CKA, _CORRELATION = ("debiased", "biased"), ("value",)
 _PROCRUSTES = ("inverse_row_entropy", "residual")
+_PROBE = ("transferred", "own", "difference")
 _MEASURES = {
     "dimension_correlation": _CORRELATION,
     "procrustes": _PROCRUSTES,
     "linear_cka": _CKA,
     "knn_overlap": ("value", "value_other_types"),
-    "linear_probe": ("transferred", "own", "difference"),
+    "linear_probe": _PROBE,
     "sensitivity.linear_cka_without_sinks": _CKA,
     "sensitivity.linear_cka_standardised": _CKA,
     "sensitivity.dimension_correlation_without_sinks": _CORRELATION,
@@ -34,6 +35,8 @@ _MEASURES = {
     "sensitivity.procrustes_standardised": _PROCRUSTES,
     "sensitivity.knn_overlap_without_sinks": ("value",),
     "sensitivity.knn_overlap_standardised": ("value",),
+    "sensitivity.linear_probe_without_sinks": _PROBE,
+    "sensitivity.linear_probe_standardised": _PROBE,
 }
 
 
