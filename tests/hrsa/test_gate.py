@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from st_reasoning.errors import InputError
-from st_reasoning.hrsa.addresses import Values
 from st_reasoning.hrsa.gate import parse
-from tests.hrsa import records
 from tests.hrsa.constructed import layer, record, without
 
 K = (50, 5, 10)
@@ -33,12 +31,6 @@ PANEL = record(layer(cka=0.8, overlap=0.3), layer(cka=0.6, overlap=0.5, raw_cka=
 )
 def test_short_forms(text: str, address: str):
     assert parse(text, K).address == address
-
-
-def test_a_condition_may_ask_for_any_value_that_has_an_interval():
-    panel = records.record()
-    for address in Values(panel):
-        assert parse(f"{address}.final<0", panel["settings"]["k"]).address == address
 
 
 @pytest.mark.parametrize(
