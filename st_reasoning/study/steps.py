@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,10 @@ from st_reasoning.backbone import (
     save_causal_lm,
     save_embedder,
 )
-from st_reasoning.errors import InputError, unknown_name
-from st_reasoning.files import new_folder, read_jsonl, refuse_existing, write_json, write_jsonl
+from st_reasoning.errors import InputError
+from st_reasoning.files import new_folder, read_json, read_jsonl, refuse_existing, write_json, write_jsonl
 from st_reasoning.problems import gsm_problems, held_out_templates
+from st_reasoning.study.tasks import find_tasks
 
 if TYPE_CHECKING:
     from st_reasoning.attention import Attention
@@ -159,10 +161,18 @@ def _names(model_a: str, model_b: str) -> tuple[str, str]:
     return f"{parts_a[-1]} (first)", f"{parts_b[-1]} (second)"
 
 
-def evaluate(model: Path, tasks: tuple[str, ...], results: Path) -> dict[str, float]:
+def evaluate(
+    model: Path, tasks: tuple[str, ...], results: Path, *, benchmarks: tuple[str, ...] = ()
+) -> dict[str, float]:
     """Evaluate a sentence-transformers folder on mteb tasks, with mteb's own cache below ``results``.
 
     What it answered to each query or example is kept too: `st-reasoning results compare` then has intervals over them.
+
+    Args:
+        model: The folder.
+        tasks: Names of tasks.
+        results: The folder of results; what it holds already is not done again.
+        benchmarks: Names of benchmarks, whose tasks are asked in their way.
 
     Returns:
         The main score of each task, in mteb's scale of 0 to 1.
@@ -170,35 +180,30 @@ def evaluate(model: Path, tasks: tuple[str, ...], results: Path) -> dict[str, fl
     import mteb
     from mteb.cache import ResultCache
 
-    import mteb_tasks  # noqa: F401 - registers our tasks and local folders
+    found = list(find_tasks(tasks, benchmarks).values())
+    embedder = mteb.get_model(str(model.resolve()))
+    described = embedder.mteb_model_meta
+    cache = ResultCache(results)
+    # A folder of its own: in a common one the second model's answers would stand under the first one's name.
+    answers = results.joinpath("predictions", *model.resolve().parts[-2:])
+    scores = cache.get_task_result_path("any", described).parent
+    _drop_halves(answers, scores, described.revision)
+    evaluated = mteb.evaluate(embedder, found, cache=cache, prediction_folder=answers, co2_tracker=False)
+    if not (scores / "model_meta.json").is_file():  # killed after the last result; mteb writes this one with a result
+        write_json(scores / "model_meta.json", json.loads(json.dumps(described.to_dict(), default=str)))
+    return {result.task_name: float(result.get_score()) for result in evaluated.task_results}
 
-    found = mteb.evaluate(
-        mteb.get_model(str(model.resolve())),
-        mteb.get_tasks(tasks=list(tasks)),
-        cache=ResultCache(results),
-        # A folder of its own: in a common one the second model's answers would stand under the first one's name.
-        prediction_folder=results.joinpath("predictions", *model.resolve().parts[-2:]),
-        co2_tracker=False,
-    )
-    return {result.task_name: float(result.get_score()) for result in found.task_results}
 
+def _drop_halves(answers: Path, scores: Path, revision: str | None) -> None:
+    """Remove what a killed mteb wrote in part, and answers of another model that was in this place before.
 
-def check_tasks(tasks: tuple[str, ...]) -> None:
-    """Refuse task names that mteb does not know, before anything is spent.
-
-    Raises:
-        InputError: naming the unknown task and close matches.
+    mteb writes into the files themselves, and adds to answers that are there under the name of the model they were of.
     """
-    import mteb
-
-    import mteb_tasks  # noqa: F401 - registers our tasks
-
-    try:
-        mteb.get_tasks(tasks=list(tasks))
-    except KeyError:
-        # Instantiating every task of mteb takes seconds; only an error pays for them.
-        known = {task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)}
-        for task in tasks:
-            if task not in known:
-                raise unknown_name("task", task, known) from None
-        raise
+    for path in (*answers.glob("*.json"), *scores.glob("*.json*")):
+        try:
+            found: Any = read_jsonl(path) if path.suffix == ".jsonl" else read_json(path)
+        except InputError:
+            path.unlink()
+            continue
+        if path.parent == answers and found.get("mteb_model_meta", {}).get("revision") != revision:
+            path.unlink()

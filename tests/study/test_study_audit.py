@@ -12,7 +12,8 @@ import pytest
 from st_reasoning.errors import InputError
 from st_reasoning.files import read_json
 from st_reasoning.study import Corpus, Pair, Reasoning, StudyRecipe, run_study
-from st_reasoning.study.plan import Step, keys, run_steps
+from st_reasoning.study.graph import run_steps
+from st_reasoning.study.plan import Step, keys
 from st_reasoning.study.report import render
 from st_reasoning.study.run import plan_study
 from st_reasoning.training import DataSet, Generated, TrainingRecipe
@@ -118,7 +119,7 @@ def test_a_model_made_here_is_audited_before_any_embedder_is_made(tiny_llm: Path
     assert facts["models"] == [str(tiny_llm), str(tmp_path / "out" / "backbones" / "tiny-sft")]
 
 
-def test_a_fine_tuning_that_changes_the_inputs_stops_the_study(
+def test_a_fine_tuning_that_changes_the_inputs_stops_its_pair(
     tiny_llm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fine_tune(recipe: SFTRecipe, backbone: str, output: Path, *, overwrite: bool) -> dict[str, Any]:
@@ -126,21 +127,33 @@ def test_a_fine_tuning_that_changes_the_inputs_stops_the_study(
         edit(output / "tokenizer_config.json", padding_side="left")
         return {}
 
-    monkeypatch.setattr("st_reasoning.study.run.fine_tune", fine_tune)
+    monkeypatch.setattr("st_reasoning.study.layout.fine_tune", fine_tune)
     out = tmp_path / "out"
     arm = Reasoning(sft=SFTRecipe(examples=8))
-    other = Pair("first", str(tiny_llm), Reasoning(backbone=str(make_llama(tmp_path / "other", seed=1))))
-    with pytest.raises(InputError, match=r"padding_side \(right against left\).*'waive: \[padding_side\]'"):
-        run_study(recipe(other, Pair("tiny-sft", str(tiny_llm), arm)), out)
+    outcomes = run_steps(plan_study(recipe(Pair("tiny-sft", str(tiny_llm), arm)), out), out / "steps")
+    states = {name: outcome.state for name, outcome in outcomes.items()}
+    assert states.pop("audit/tiny-sft") == "failed"
+    assert states.pop("sft/tiny-sft") == states.pop("texts") == "ran"
+    assert set(states.values()) == {"skipped"}  # the base arm too: no other pair wants it
+    assert "padding_side (right against left)" in outcomes["train/tiny-llama/seed-0"].reason
+    assert "'waive: [padding_side]'" in outcomes["evaluate/tiny-sft/seed-0"].reason
     assert not (out / "audit" / "tiny-sft.json").exists()
-    assert not (out / "study.json").exists()
-    assert not (out / "embedders").exists()  # not even of the pair before it
+    assert not (out / "embedders").exists()
 
-    waived = recipe(other, Pair("tiny-sft", str(tiny_llm), arm, waive=("padding_side",)))
+    waived = recipe(Pair("tiny-sft", str(tiny_llm), arm, waive=("padding_side",)))
     steps = only(plan_study(waived, out), "sft/tiny-sft", "audit/tiny-sft")
     outcomes = run_steps(steps, out / "steps")
-    assert [o.done for o in outcomes.values()] == [True, False]  # the waiver does not make the fine-tuning run again
+    assert [o.state for o in outcomes.values()] == ["done", "ran"]  # a waiver does not make the fine-tuning run again
     assert outcomes["audit/tiny-sft"].facts["waived"] == ["padding_side"]
+
+
+def test_a_base_that_another_pair_wants_is_not_stopped(tiny_llm: Path, tmp_path: Path) -> None:
+    made = Pair("tiny-sft", str(tiny_llm), Reasoning(sft=SFTRecipe(examples=8)))
+    other = Pair("other", str(tiny_llm), Reasoning(backbone=str(make_llama(tmp_path / "other", seed=1))))
+    steps = {step.name: step for step in plan_study(recipe(made, other), tmp_path / "out")}
+    assert steps["train/tiny-llama/seed-0"].after == ("audit/tiny-sft", "audit/other")
+    assert steps["train/tiny-sft/seed-0"].after == ("audit/tiny-sft",)
+    assert steps["hrsa/tiny-sft/seed-0"].after == ("audit/tiny-sft",)
 
 
 def test_a_fine_tuning_in_another_dtype_is_refused_before_it_runs(tmp_path: Path) -> None:
