@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -190,20 +190,28 @@ def probe_first_layers(transformer: Any) -> tuple[Seen, ...]:
         return _agreed([_Pass.run(transformer, length, padded=padded, depth=depth).layers for padded in (False, True)])
 
 
-def first_states(transformer: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    """Return the states behind layer :func:`distinct_depth` - 1, [texts, tokens, d]; the final ones without layers."""
+def first_states(transformer: Any, batches: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Return the states behind layer :func:`distinct_depth` - 1 of batches of token ids and masks [texts, tokens].
+
+    Returns:
+        [texts, tokens, d] for each batch; the final states of a model whose layers cannot be told.
+    """
+    depth = distinct_depth(transformer)
     with _evaluating(transformer):
-        return _states(transformer, ids, mask, depth=distinct_depth(transformer))
+        return [_states(transformer, ids, mask, depth=depth) for ids, mask in batches]
 
 
 @contextlib.contextmanager
 def _evaluating(transformer: Any) -> Iterator[None]:
-    was_training = transformer.training
-    transformer.eval()
+    # One by one: parts of a model may be in training while others are frozen, and are afterwards as they were.
+    training = [module for module in transformer.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        transformer.train(was_training)
+        for module in training:
+            module.training = True
 
 
 def _window(config: Any) -> int | None:

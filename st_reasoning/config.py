@@ -7,6 +7,7 @@ an unknown key is answered with the keys it may have meant.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import platform
 from pathlib import Path
@@ -103,6 +104,11 @@ def write_resolved(path: Path, recipe: Any, **facts: Any) -> None:
 
 def versions() -> dict[str, str]:
     """Return the installed version of Python and of every package that can change a result."""
+    return dict(_versions())
+
+
+@functools.cache  # reading them takes as long as loading the weights of a small model
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in RECORDED:
         try:

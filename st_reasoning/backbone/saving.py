@@ -98,19 +98,20 @@ def _first_embeddings(model: SentenceTransformer) -> dict[str, Any]:
 
     transformer: Any = model[0].model
     texts = ["One apple and two pears.", "Seven."]
-    found = {}
     # As queries too: a prompt that was lost or is counted otherwise changes nothing but these.
-    for name, prompt in (("documents", None), ("queries", model.prompts.get("query") or None)):
-        features = model.preprocess(texts, prompt=prompt)
-        found[f"token ids of {name}"] = features["input_ids"]
-        with torch.inference_mode():
+    prompts = {"documents": None, "queries": model.prompts.get("query") or None}
+    batches = {name: model.preprocess(texts, prompt=prompt) for name, prompt in prompts.items()}
+    ids = {f"token ids of {name}": features["input_ids"] for name, features in batches.items()}
+    embeddings = {}
+    with torch.inference_mode():
+        states = first_states(transformer, [(each["input_ids"], each["attention_mask"]) for each in batches.values()])
+        for (name, features), tokens in zip(batches.items(), states, strict=True):
             features = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in features.items()}
-            states = first_states(transformer, features["input_ids"], features["attention_mask"])
-            features["token_embeddings"] = states.to(transformer.dtype)
+            features["token_embeddings"] = tokens.to(transformer.dtype)
             for module in list(model)[1:]:
                 features = module(features)
-        found[f"embeddings of {name}"] = features["sentence_embedding"].float().cpu()
-    return found
+            embeddings[f"embeddings of {name}"] = features["sentence_embedding"].float().cpu()
+    return {**ids, **embeddings}
 
 
 def _compare_weights(model: SentenceTransformer, copy: SentenceTransformer) -> None:
