@@ -11,8 +11,8 @@ from st_reasoning.cli.base import JSON, OUTPUT, answer, given, working
 
 
 @click.command()
-@click.argument("recipe", type=OUTPUT)
-@click.option("--output", type=OUTPUT, required=True, help="The study's folder; a second call continues there.")
+@click.argument("recipe", default="micro")
+@click.option("--output", type=OUTPUT, help="The study's folder, by default runs/NAME; a second call continues there.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Steps side by side.")
 @click.option("--executor", type=click.Choice(["here", "processes", "slurm", "local-submitit"]),
               help="By default here, or with several jobs in processes of their own.")  # fmt: skip
@@ -21,10 +21,13 @@ from st_reasoning.cli.base import JSON, OUTPUT, answer, given, working
 @click.option("--cpus", type=click.IntRange(min=1), help="For slurm: of each job.")
 @click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=24.0, show_default=True,
               help="For slurm: the longest that a job may take.")  # fmt: skip
+@click.option("--plan", "only_plan", is_flag=True, help="Show the steps, what exists, and what the rest will cost.")
+@click.option("--tflops", type=click.FloatRange(min=0, min_open=True),
+              help="For --plan: 10^12 operations a device does in a second; by default measured here.")  # fmt: skip
 @JSON
 def study(
-    recipe: Path,
-    output: Path,
+    recipe: str,
+    output: Path | None,
     as_json: bool,
     jobs: int,
     executor: Any,
@@ -32,21 +35,38 @@ def study(
     gpus: int | None,
     cpus: int | None,
     hours: float,
+    only_plan: bool,
+    tflops: float | None,
 ) -> None:
-    """Run the whole study of RECIPE (YAML): variants, conversion, training, mteb, HRSA, report.
+    """Run the whole study of RECIPE: variants, conversion, training, mteb, HRSA, report.
+
+    RECIPE is a YAML file, or the name of a recipe that comes with st-reasoning; without one it is "micro", on tiny
+    models that come with it too.
 
     What is done is skipped, so an interrupted study is continued by the same command. A step that fails does not stop
     the others; the exit code is 1 then, and the report says what is missing.
 
     \b
     Example:
+      st-reasoning study
       st-reasoning study recipes/smollm2.yaml --output runs/smollm2
+      st-reasoning study recipes/paper-study.yaml --output runs/paper --plan --tflops 100
       st-reasoning study recipes/paper-study.yaml --output runs/paper --executor slurm --jobs 32 --gpus 4
     """
     from st_reasoning.study import IncompleteError, Running, StudyRecipe, run_study
     from st_reasoning.study.report import answer as sentences
+    from st_reasoning.study.shipped import find_recipe
 
-    parsed = StudyRecipe.read(recipe)
+    path = find_recipe(recipe)
+    parsed = StudyRecipe.read(path)
+    output = output or Path("runs") / path.stem
+    if only_plan:
+        from st_reasoning.study.planning import describe, plan
+
+        with working():
+            planned = plan(parsed, output, tflops=tflops)
+        answer(planned, as_json, describe(planned))
+        return
     limits = {"slurm_partition": partition, "gpus_per_node": gpus, "cpus_per_task": cpus}
     running = Running(
         executor=executor or ("here" if jobs == 1 else "processes"),

@@ -11,9 +11,9 @@ from st_reasoning.backbone.sources import adapter_base
 from st_reasoning.config import to_mapping
 from st_reasoning.files import content_hash, file_hash, folder_hash
 from st_reasoning.study.recipe import StudyRecipe
-from st_reasoning.study.steps import read_corpus
+from st_reasoning.study.steps import draw_corpus, read_corpus
 from st_reasoning.study.tasks import find_tasks, identity
-from st_reasoning.training.data import load_data
+from st_reasoning.training.data import TrainingData, load_data
 
 
 class Contents:
@@ -25,9 +25,14 @@ class Contents:
         self.audit = functools.cache(self._audit)
 
     @functools.cached_property
+    def data(self) -> TrainingData:
+        """The examples of the training."""
+        return load_data(self.recipe.training)
+
+    @functools.cached_property
     def training(self) -> list[Any]:
         """The training recipe and its data."""
-        return [to_mapping(self.recipe.training), load_data(self.recipe.training).hash]
+        return [to_mapping(self.recipe.training), self.data.hash]
 
     @functools.cached_property
     def texts(self) -> Any:
@@ -39,10 +44,20 @@ class Contents:
         return {"texts": file_hash(Path(corpus.texts))}
 
     @functools.cached_property
+    def words(self) -> list[str]:
+        """The texts themselves."""
+        corpus = self.recipe.hrsa
+        return draw_corpus(corpus)[0] if corpus.texts is None else read_corpus(Path(corpus.texts))[0]
+
+    @functools.cached_property
+    def found_tasks(self) -> dict[str, Any]:
+        """Mteb's tasks, by name."""
+        return find_tasks(self.recipe.tasks, self.recipe.benchmarks)
+
+    @functools.cached_property
     def tasks(self) -> str:
         """The tasks and how they are asked, as one hash: a benchmark has many."""
-        found = find_tasks(self.recipe.tasks, self.recipe.benchmarks)
-        return content_hash([identity(task) for task in found.values()])
+        return content_hash([identity(task) for task in self.found_tasks.values()])
 
     def _audit(self, base: str, reasoning: str) -> Audit:
         """Two named backbones side by side."""

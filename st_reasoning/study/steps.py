@@ -73,12 +73,18 @@ def convert_backbone(backbone: str, output: Path, *, overwrite: bool = False, **
     return conversion_of(model).to_mapping()
 
 
-def write_corpus(corpus: Corpus, output: Path) -> dict[str, Any]:
+def draw_corpus(corpus: Corpus) -> tuple[list[str], list[str]]:
     """Draw worked solutions of held-out templates; the template is the label of the probe."""
     templates = frozenset(sorted(held_out_templates())[: corpus.templates])
     problems = gsm_problems(corpus.per_template, seed=corpus.seed, templates=templates)
-    write_jsonl(output, [{"text": p.solution, "label": str(p.template)} for p in problems])
-    return {"texts": len(problems)}
+    return [problem.solution for problem in problems], [str(problem.template) for problem in problems]
+
+
+def write_corpus(corpus: Corpus, output: Path) -> dict[str, Any]:
+    """Draw texts and labels and write them as a corpus."""
+    texts, labels = draw_corpus(corpus)
+    write_jsonl(output, [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)])
+    return {"texts": len(texts)}
 
 
 def read_corpus(path: Path) -> tuple[list[str], list[str] | None]:
