@@ -296,9 +296,19 @@ def loading(source: Source) -> Iterator[None]:
         if not (isinstance(error, known) or type(error).__name__ == "SafetensorError"):
             raise
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if type(error).__name__ == "SafetensorError":
+            first = f"its weights are damaged or incomplete ({first})"
+        if source.kind == "folder" and not _has_tokenizer_files(Path(source.location)):
+            first = "it has no tokenizer, expected tokenizer.json or the like beside the weights"
         place = "on the hub" if source.on_hub else f"in {source.location}"
         offline = " (HF_HUB_OFFLINE is set)" if source.on_hub and os.environ.get("HF_HUB_OFFLINE") else ""
         raise InputError(f"cannot load the backbone {source.name!r} {place}{offline}: {first} -- {EXPECTED}") from error
+
+
+def _has_tokenizer_files(folder: Path) -> bool:
+    return any(
+        any(folder.glob(f"{start}*")) for start in ("tokenizer", "vocab", "merges", "spiece", "tekken", "*.model")
+    )
 
 
 def stamp(backbone: str) -> Any:

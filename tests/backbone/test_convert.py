@@ -352,8 +352,9 @@ def test_damaged_folders_are_refused_in_one_line(tmp_path: Path) -> None:
     no_tokenizer = make_llama(tmp_path / "no-tokenizer")
     for file in no_tokenizer.glob("tokenizer*"):
         file.unlink()
-    for folder in (truncated, no_tokenizer):
-        with pytest.raises(InputError, match=f"cannot load the backbone .*{folder.name}") as caught:
+    said = {truncated: "its weights are damaged or incomplete", no_tokenizer: "it has no tokenizer, expected tokenizer"}
+    for folder, reason in said.items():
+        with pytest.raises(InputError, match=f"cannot load the backbone .*{folder.name}: {reason}") as caught:
             convert(str(folder))
         assert "\n" not in str(caught.value)
 
