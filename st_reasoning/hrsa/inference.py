@@ -59,6 +59,16 @@ MARKED = {
     "*linear_probe*.difference": _TRANSFER,
 }
 
+# By address, as fnmatch reads it, the first that fits: between which ends a value can lie. An interval goes no further.
+_RANGES = {
+    "*dimension_correlation*": (-1.0, 1.0),
+    "*linear_cka*.biased": (0.0, 1.0),
+    "*linear_cka*.debiased": (-math.inf, 1.0),
+    "*.residual": (0.0, math.inf),
+    "*linear_probe*.difference": (-1.0, 1.0),
+    "*": (0.0, 1.0),
+}
+
 
 class Intervals:
     """Collects, by address and layer, what values are without each block.
@@ -94,7 +104,10 @@ class Intervals:
         values = left_out.double().numpy()
         kept[layer] = [float(f"{one:.9g}") for one in values.tolist()]
         half = max(least, float(jackknife.half_width(number, values, self.weights, LEVEL)))
-        return found | {f"{name}_interval": [number - half, number + half]}
+        lowest, highest = next(ends for pattern, ends in _RANGES.items() if fnmatchcase(address, pattern))
+        # Rounding may put the value itself a hair beyond.
+        low, high = max(number - half, min(lowest, number)), min(number + half, max(highest, number))
+        return found | {f"{name}_interval": [low, high]}
 
     def half_widths(self, values: Tensor, left_out: Tensor) -> list[list[float | None]]:
         """Return half the width of the intervals of values [L_a, L_b], for left_out [G, L_a, L_b]."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from st_reasoning.hrsa import Chunk, measures
+from st_reasoning.hrsa.inference import Intervals
 from st_reasoning.hrsa.measures.neighbours import jaccard, jaccard_changes
 from st_reasoning.hrsa.measures.procrustes import split
 from st_reasoning.stats.jackknife import blocks
@@ -114,6 +115,24 @@ def test_a_value_stands_inside_its_interval():
                 assert low < part[key.removesuffix("_interval")] < high
     assert record["intervals"]["blocks"] == 32
     assert sum(record["jackknife"]["weights"]) == record["sample"]["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("address", "value", "ends"),
+    [
+        ("linear_probe.own", 0.95, [0.85, 1.0]),
+        ("sensitivity.linear_probe_without_sinks.difference", 0.95, [0.85, 1.0]),
+        ("sensitivity.linear_probe_standardised.difference", -0.05, [-0.15, 0.05]),
+        ("knn_overlap.5.value_other_types", 0.05, [0.0, 0.15]),
+        ("dimension_correlation.value", -0.95, [-1.0, -0.85]),
+        ("linear_cka.debiased", -0.05, [-0.15, 0.05]),
+        ("procrustes.residual", 1.05, [0.95, 1.15]),
+    ],
+)
+def test_an_interval_goes_no_further_than_values_can(address: str, value: float, ends: list[float]):
+    left_out = torch.full((4,), value, dtype=torch.float64)
+    found = Intervals(torch.ones(4), 1).entry(address, 0, value, left_out, least=0.1)
+    assert found[f"{address.rpartition('.')[2]}_interval"] == pytest.approx(ends)
 
 
 def test_the_same_model_is_sure_of_itself():
