@@ -12,6 +12,7 @@ from st_reasoning.cli.analysis import hrsa, realignment
 from st_reasoning.cli.base import Group
 from st_reasoning.cli.embedders import audit, check, convert
 from st_reasoning.cli.results import results
+from st_reasoning.cli.screen import screen
 from st_reasoning.cli.stock_mteb import mteb
 from st_reasoning.cli.study import study
 from st_reasoning.cli.training import mine, train, variants
@@ -31,5 +32,5 @@ def main() -> None:
     """
 
 
-for command in (convert, check, train, mine, variants, audit, hrsa, realignment, mteb, results, study):
+for command in (convert, check, train, mine, variants, audit, hrsa, realignment, mteb, results, screen, study):
     main.add_command(command)

@@ -65,16 +65,17 @@ class Costs:
     def __init__(self, recipe: StudyRecipe, contents: Contents) -> None:
         self.recipe, self.contents = recipe, contents
         self.guesses: dict[str, str] = {}
+        self._label = functools.cache(lambda name: resolve(name).label)
         self._sized = functools.cache(self._size_or_guess)
         self._pairs = {pair.name: pair for pair in recipe.pairs}
         self._backbones = dict(self._labels())
 
     def _labels(self) -> list[tuple[str, str]]:
         """Return the backbone of every label: of a model that is made here the one that it is made from."""
-        found = [(resolve(pair.base).label, pair.base) for pair in self.recipe.pairs]
+        found = [(self._label(pair.base), pair.base) for pair in self.recipe.pairs]
         for pair in self.recipe.pairs:
             named = pair.reasoning.backbone
-            found.append((resolve(named).label, named) if named is not None else (pair.name, pair.base))
+            found.append((self._label(named), named) if named is not None else (pair.name, pair.base))
         return found
 
     def of(self, step: Step) -> Cost:
@@ -164,7 +165,7 @@ class Costs:
     def _compare(self, pair: str) -> Cost:
         arms = self._pairs[pair]
         named = arms.reasoning.backbone
-        sizes = [self._size(resolve(arms.base).label), self._size(pair if named is None else resolve(named).label)]
+        sizes = [self._size(self._label(arms.base)), self._size(pair if named is None else self._label(named))]
         tokens = self._compared * (2 if self.recipe.hrsa.ceiling else 1)
         return Cost(2 * tokens, sum(2 * tokens * size.body_active for size in sizes))
 

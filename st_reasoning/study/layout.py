@@ -77,7 +77,8 @@ class _Layout:
         self.steps: dict[str, Step] = {}
         self.texts = output / "texts.jsonl" if recipe.hrsa.texts is None else Path(recipe.hrsa.texts)
         # Both may ask the hub.
-        self._resolve, self._is_plain = functools.cache(resolve), functools.cache(plain)
+        self._named_label = functools.cache(lambda name: resolve(name).label)
+        self._is_plain = functools.cache(plain)
         self._named: dict[str, str | None] = {}
         self._users = self._pairs_of_labels()
 
@@ -243,7 +244,7 @@ class _Layout:
 
     def _existing(self, backbone: str) -> None:
         """Take note of a backbone that the recipe names; one that is no plain folder becomes one first."""
-        self._claim(self._resolve(backbone).label, backbone)
+        self._claim(self._named_label(backbone), backbone)
         for name in self._import_of(backbone):
             folder = self._import_folder(backbone)
             run = functools.partial(import_backbone, backbone, folder)
@@ -268,11 +269,11 @@ class _Layout:
         return self.contents.backbone(pair.base if arm == "base" else str(pair.reasoning.backbone))
 
     def _import_folder(self, backbone: str) -> Path:
-        return self.output / "backbones" / self._resolve(backbone).label
+        return self.output / "backbones" / self._named_label(backbone)
 
     def _import_of(self, backbone: str) -> tuple[str, ...]:
         """Return the step that makes a plain folder of a named backbone, if it is none."""
-        return () if self._is_plain(backbone) else (f"import/{self._resolve(backbone).label}",)
+        return () if self._is_plain(backbone) else (f"import/{self._named_label(backbone)}",)
 
     def _place(self, backbone: str) -> str:
         """Where a named backbone is loaded from: its imported folder, or itself."""
@@ -286,7 +287,7 @@ class _Layout:
         """Return what an arm is called in folders and steps."""
         if arm == "reasoning" and pair.reasoning.making is not None:
             return pair.name
-        return self._resolve(pair.base if arm == "base" else str(pair.reasoning.backbone)).label
+        return self._named_label(pair.base if arm == "base" else str(pair.reasoning.backbone))
 
     def _backbone(self, pair: Pair, arm: str) -> tuple[str, tuple[str, ...]]:
         """Return where an arm's backbone is loaded from, and the steps that make it."""
