@@ -41,13 +41,15 @@ def found(out: Path) -> Any:
 
 
 def killed_at_random(command: list[str], draw: random.Random) -> bool:
-    """Start a command and kill it, and nothing that it has started, some time after its first step has begun."""
+    """Start a command and kill it, and nothing that it has started, after some of its steps have begun."""
+    begun = draw.randint(1, 4)
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if line.startswith("[") and line.rstrip().endswith("..."):
+            begun -= line.startswith("[") and line.rstrip().endswith("...")
+            if not begun:
                 break
-        time.sleep(draw.uniform(0, 12))
+        time.sleep(draw.uniform(0, 8))
         if process.poll() is not None:
             return False
         os.kill(process.pid, signal.SIGKILL)
