@@ -122,6 +122,7 @@ def _scope(model: Any, options: dict[str, Any], *, identity: str, tokenizer: str
         name = options["prompt_name"] or model.default_prompt_name
         prompt = (model.prompts or {}).get(name) if name else None
     config = getattr(model.transformers_model, "config", None)
+    without_effect = WITHOUT_EFFECT if _reads_sides(model) else (*WITHOUT_EFFECT, "task")
     decides = {
         "model": identity,
         "weights": weights_sample(model),
@@ -130,10 +131,19 @@ def _scope(model: Any, options: dict[str, Any], *, identity: str, tokenizer: str
         "attention": getattr(config, "_attn_implementation", None),
         "device": torch.device(options["device"] if isinstance(options["device"], str) else model.device).type,
         "prompt": prompt or "",
-        "options": {name: value for name, value in options.items() if name not in WITHOUT_EFFECT},
+        "options": {name: value for name, value in options.items() if name not in without_effect},
         "versions": [module.__version__ for module in (sentence_transformers, torch, transformers)],
     }
     return content_hash(_as_json(decides))
+
+
+def _reads_sides(model: Any) -> bool:
+    """Return whether ``encode_query`` and ``encode_document`` may differ in more than the prompt: ``task`` says which.
+
+    Of the modules of sentence-transformers only a Router looks at it. Others may, and so may a model that says so.
+    """
+    ours = all(type(module).__module__.startswith("sentence_transformers.") for module in model)
+    return not ours or "task" in model.get_model_kwargs()
 
 
 def _look_up(texts: list[str], scope: str, store: EmbeddingStore, compute: Any) -> Any:

@@ -12,6 +12,7 @@ from st_reasoning.problems import gsm_problems, gsm_templates, held_out_template
 SEED = 20_250_607
 TRAIN_PER_TEMPLATE = 2
 TEST_PER_TEMPLATE = 6
+TEST_TEMPLATES = 18
 
 
 class GSMSymbolicStepsRegression(FrozenData, AbsTaskRegression):  # type: ignore[misc]
@@ -24,6 +25,8 @@ class GSMSymbolicStepsRegression(FrozenData, AbsTaskRegression):  # type: ignore
 
     # Fewer texts than dimensions: least squares without a penalty would fit the training texts exactly.
     evaluator_model = RidgeCV(alphas=(0.01, 0.1, 1.0, 10.0, 100.0))
+    # Those of a template, for intervals over examples, which results take by template.
+    origins_in_turn = TEST_TEMPLATES
     n_experiments = 1  # all the training texts are used, so that a second experiment would repeat the first
 
     metadata = OwnMetadata(

@@ -10,7 +10,7 @@ from typing import Any
 from st_reasoning.files import folder_hash
 from st_reasoning.results.files import Run
 from st_reasoning.results.reading import TaskScores
-from st_reasoning.results.tasks import UNKNOWN, quiet_mteb, task_infos
+from st_reasoning.results.tasks import OUTSIDE, quiet_mteb, task_infos
 
 # Name -> path below a layer's entry of hrsa.json, and that of its chance level.
 MEASURES: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
@@ -62,7 +62,7 @@ def _eval_results(scores: Mapping[str, TaskScores]) -> list[Any]:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # a deprecation: what follows it writes to the hub, this does not
         for task, each in sorted(scores.items()):
-            if infos[task].type != UNKNOWN:
+            if infos[task].type not in OUTSIDE:
                 with contextlib.suppress(ValueError):  # that mteb does not read it, its check says
                     found += TaskResult.from_disk(each.path).get_hf_eval_results()
     return found

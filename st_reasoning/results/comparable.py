@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,25 @@ def differences_in_setting(
         number = f"{len(prompts)} of {len(tasks)} tasks"
         said.append(f"the prompts differ on {number}, e.g. {task}: {_list(a)} and {_list(b)}")
     return said
+
+
+def other_data(results: Results, runs: Iterable[Run], tasks: list[str], labels: Mapping[Run, str]) -> list[str]:
+    """Return one sentence for each task that not all runs were scored on the same revision of its data."""
+    said = []
+    for task in tasks:
+        by_revision: dict[str, list[str]] = {}
+        for run in runs:
+            if task in results.scores[run]:
+                found = results.scores[run][task].dataset_revision or "unknown"
+                by_revision.setdefault(found, []).append(labels[run])
+        if len(by_revision) > 1:
+            which = "; ".join(f"{revision[:12]}: {_first(names)}" for revision, names in sorted(by_revision.items()))
+            said.append(f"Not the same data, so that scores and ranks do not compare: {task} at revision {which}.")
+    return said
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _prompt(folder: Path, task: str) -> str:

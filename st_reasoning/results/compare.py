@@ -16,6 +16,7 @@ from st_reasoning.results.decide import (
     Settings,
     decide,
     over_both,
+    over_fixed,
     over_resampled,
     over_units,
     over_unpaired,
@@ -23,8 +24,8 @@ from st_reasoning.results.decide import (
 from st_reasoning.results.examples import Examples
 from st_reasoning.results.files import Run
 from st_reasoning.results.groups import Side
-from st_reasoning.results.reading import Results
-from st_reasoning.results.tasks import TaskInfo
+from st_reasoning.results.reading import Results, TaskScores
+from st_reasoning.results.tasks import ANALYSIS, TaskInfo
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Task:
-    """One task's scores in points: of the sides' runs [n_a] and [n_b], and differences [S, Q] by example if known."""
+    """One task's scores in points: of the sides' runs [n_a] and [n_b], and differences [S, Q] by example if known.
+
+    Over examples alone, seeds being as they are, it is ``by_example``.
+    """
 
     info: TaskInfo
     a: Array
     b: Array
     paired: bool
     examples: Array | None
-    pairs: tuple[Array, Array, Array] | None = None  # of an STS task: predicted by a, by b, gold
+    by_example: Measured | None = None
 
     @property
     def differences(self) -> Array:
@@ -103,11 +107,14 @@ def compare(
                 f"{len(missing)} of {len(infos)} tasks of {benchmark} are not there on both sides, so that the mean is "
                 f"not the benchmark's: {_some(missing)}"
             )
+    if analyses := [name for name, info in infos.items() if info.type == ANALYSIS and _have_one(results, name, pairs)]:
+        warnings.append(f"{_some(analyses)}: likeness to a reference, no measure of quality, and not compared")
+    infos = {name: info for name, info in infos.items() if info.type != ANALYSIS}
     left: list[str] = []
     tasks = [
         task
         for name in sorted(infos)
-        if (task := _task(results, infos[name], pairs, paired, examples, left)) is not None
+        if (task := _task(results, infos[name], pairs, paired, examples, settings, left)) is not None
     ]
     if left:
         more = f"; and {len(left) - 3} more" if len(left) > 3 else ""
@@ -118,7 +125,7 @@ def compare(
         )
     warnings += differences_in_setting(results, pairs, [task.info.name for task in tasks])
     if examples is not None:
-        warnings += [f"{name}, no scores by example: {reason}" for name, reason in sorted(examples.reasons.items())]
+        warnings += _without_examples(examples)
     rows = decide([_task_row(task, settings) for task in tasks], settings)
     by_task = dict(zip([task.info.name for task in tasks], rows, strict=True))
     types = [
@@ -135,7 +142,7 @@ def compare(
         named = [
             _group_row("benchmark", name, found, {}, settings)
             for name, members in sorted((benchmarks or {}).items())
-            if len(found := _members(results, members, pairs, paired)) == len(members)
+            if len(found := _members(results, members, pairs, paired, settings, tasks)) == len(members)
         ]
         if len(tasks) > 1:
             top = [_group_row("all", "all tasks", tasks, by_task, settings)]
@@ -181,6 +188,7 @@ def _task(
     pairs: tuple[tuple[Run, ...], tuple[Run, ...]],
     paired: bool,
     examples: Examples | None,
+    settings: Settings,
     left: list[str],
 ) -> _Task | None:
     """Return a task's scores, or None where the sides cannot be compared on it; ``left`` is told why."""
@@ -199,29 +207,60 @@ def _task(
         return None
     count = len(pairs[0])
     points = np.array([100 * info.score(each) for each in files])
-    by_example = similar = None
-    if examples is not None and info.type == "STS":
-        if count == 1 and paired:
-            both = [each for each in (examples.similarities(file, info) for file in files) if each is not None]
-            similar = (both[0][0], both[1][0], both[0][1]) if len(both) == 2 else None
-    elif examples is not None and paired:
+    by_example, measured = None, None
+    if examples is not None and paired:
+        by_example, measured = _by_example(files, info, count, examples, settings)
+    return _Task(info, points[:count], points[count:], paired, by_example, measured)
+
+
+def _by_example(
+    files: list[TaskScores], info: TaskInfo, count: int, examples: Examples, settings: Settings
+) -> tuple[Array | None, Measured | None]:
+    """Return differences [S, Q] by example, if there are such, and the interval over examples alone."""
+    means = {examples.by_mean(file) for file in files} - {None}
+    if means == {True}:
         found = [each for each in (examples.scores(file, info) for file in files) if each is not None]
         if len(found) == len(files) and len({frozenset(each) for each in found}) == 1:
             values = 100 * np.array([[each[key] for key in sorted(found[0])] for each in found])
-            by_example = values[count:] - values[:count]
-        elif found:
+            differences = values[count:] - values[:count]
+            return differences, over_units(differences.mean(axis=0), "examples", settings.level)
+        if found:
             examples.reasons.setdefault(info.name, f"only {len(found)} of {len(files)} runs have them, or not the same")
-    return _Task(info, points[:count], points[count:], paired, by_example, similar)
+    elif means == {False} and count == 1:
+        both = [each for each in (examples.resampled(file, info) for file in files) if each is not None]
+        if len(both) == 2:
+            return None, over_resampled(both[0], both[1], settings.level)
+        if both:
+            examples.reasons.setdefault(info.name, "only one of 2 runs has them")
+    return None, None
+
+
+def _without_examples(examples: Examples) -> list[str]:
+    """Return a sentence for each reason why predictions were not used, with the tasks it is about."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in sorted(examples.reasons.items()):
+        by_reason.setdefault(reason, []).append(name)
+    return [f"no scores by example of {_some(names)}: {reason}" for reason, names in by_reason.items()]
 
 
 def _members(
-    results: Results, members: dict[str, TaskInfo], pairs: tuple[tuple[Run, ...], tuple[Run, ...]], paired: bool
+    results: Results,
+    members: dict[str, TaskInfo],
+    pairs: tuple[tuple[Run, ...], tuple[Run, ...]],
+    paired: bool,
+    settings: Settings,
+    known: list[_Task],
 ) -> list[_Task]:
     """Return what can be compared of a benchmark's tasks, with the splits and subsets it takes."""
     if not _have_any(results, members, pairs):
         return []
-    found = (_task(results, info, pairs, paired, None, []) for info in members.values())
+    same = {task.info: task for task in known}
+    found = (same.get(info) or _task(results, info, pairs, paired, None, settings, []) for info in members.values())
     return [task for task in found if task is not None]
+
+
+def _have_one(results: Results, name: str, pairs: tuple[tuple[Run, ...], tuple[Run, ...]]) -> bool:
+    return any(name in results.scores[run] for run in (*pairs[0], *pairs[1]))
 
 
 def _have_any(results: Results, members: dict[str, TaskInfo], pairs: tuple[tuple[Run, ...], tuple[Run, ...]]) -> bool:
@@ -232,14 +271,12 @@ def _task_row(task: _Task, settings: Settings) -> Row:
     level, found = settings.level, []
     if task.examples is not None:
         found.append(over_both(task.examples, "examples", level))
-    if task.pairs is not None:
-        found.append(over_resampled(*task.pairs, level))
     if task.paired:
         found.append(over_units(task.differences, "seeds", level))
     else:
         found.append(over_unpaired(task.a, task.b, level))
-    if task.examples is not None:
-        found.append(over_units(task.examples.mean(axis=0), "examples", level))
+    # With one training, what there is over examples decides; with several, it stands beside.
+    found.insert(0 if len(task.differences) == 1 else len(found), task.by_example)
     measured = [each for each in found if each is not None]
     return _row("task", task.info.name, [task], measured)
 
@@ -250,7 +287,9 @@ def _group_row(level: str, name: str, tasks: list[_Task], by_task: dict[str, Row
         own = by_task.get(tasks[0].info.name) or _task_row(tasks[0], settings)
         return _row(level, name, tasks, [own.measured, *own.others] if own.measured else [])
     seeds_by_task = np.array([task.differences for task in tasks]).T  # [S, tasks]
+    parts = [task.by_example for task in tasks if task.by_example is not None]
     found = [
+        over_fixed(parts, seeds_by_task.mean(axis=1), settings.level) if len(parts) == len(tasks) else None,
         over_both(seeds_by_task, "tasks", settings.level),
         over_units(seeds_by_task.mean(axis=0), "tasks", settings.level),
     ]

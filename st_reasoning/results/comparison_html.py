@@ -6,7 +6,7 @@ from st_reasoning.results.compare import Comparison
 from st_reasoning.results.decide import OPEN, Row
 from st_reasoning.results.html import Cell, number, page, text
 from st_reasoning.results.reading import LeftOut
-from st_reasoning.results.words import ASSUMED, more_units, name_of, sentence, signed, table
+from st_reasoning.results.words import ASSUMED, more_units, name_of, p_value, sentence, signed, table
 
 
 def comparison_page(comparisons: list[Comparison], left_out: tuple[LeftOut, ...] = ()) -> str:
@@ -43,7 +43,7 @@ def _row(row: Row) -> list[Cell]:
         *(number(value) for value in (row.a, row.b)),
         *({**number(value), "text": signed(value)} for value in (row.difference, *ends)),
         text(measured.over if measured else "one run each"),
-        *(number(p, 3) for p in (row.p_difference, row.p_equivalence)),
+        *({**number(p, 3), "text": p_value(p)} for p in (row.p_difference, row.p_equivalence)),
         {**text(row.word), "word": True, "open": row.word == OPEN},
         text(more_units(row)),
     ]

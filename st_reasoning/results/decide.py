@@ -11,12 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from st_reasoning.errors import InputError
-from st_reasoning.results.examples import spearman
-from st_reasoning.stats import Estimate, bootstrap, components, crossed, holm, needed, paired_t, tost, welch
+from st_reasoning.results.resampled import Resampled
+from st_reasoning.stats import (
+    Estimate,
+    bootstrap,
+    components,
+    crossed,
+    holm,
+    needed,
+    paired_t,
+    stratified,
+    tost,
+    welch,
+    widened_for_ties,
+)
 
 Array = NDArray[np.float64]
+Plan = Callable[[int], tuple[float, float]]
 POWER = 0.8
 LARGEST = 100_000
+# The largest difference that one example can show, in points.
+WHOLE = 100.0
 
 BETTER, WORSE, EQUIVALENT, OPEN = "better", "worse", "equivalent", "not decided"
 
@@ -46,18 +61,21 @@ class Measured:
 
     Attributes:
         kind: What is drawn anew, e.g. "seeds and examples". estimate: In points. plans: By unit, from how many to
-        standard error and degrees of freedom. have: By unit, how many there are.
+        standard error and degrees of freedom. have: By unit, how many there are. tasks: Of how many fixed tasks a mean
+        is; None where that is no question.
     """
 
     kind: str
     estimate: Estimate
-    plans: dict[str, Callable[[int], tuple[float, float]]] = dataclasses.field(repr=False)
+    plans: dict[str, Plan] = dataclasses.field(repr=False)
     have: dict[str, int]
+    tasks: int | None = None
 
     @property
     def over(self) -> str:
         """The kind with its numbers, e.g. "3 seeds and 80 examples"."""
-        return " and ".join(f"{count:,} {unit if count != 1 else unit[:-1]}" for unit, count in self.have.items())
+        said = " and ".join(f"{count:,} {unit if count != 1 else unit[:-1]}" for unit, count in self.have.items())
+        return said if self.tasks is None else f"{said} of these {self.tasks} tasks"
 
 
 @dataclass(frozen=True)
@@ -87,11 +105,16 @@ class Row:
 
 
 def over_units(differences: Array, unit: str, level: float) -> Measured | None:
-    """Return the paired interval over seeds, examples or tasks [n]; None for fewer than 2."""
+    """Return the paired interval over seeds, examples or tasks [n]; None for fewer than 2.
+
+    Examples may tie, and be right or wrong only: where most tie, the interval is widened for it.
+    """
     if len(differences) < 2:
         return None
-    estimate = paired_t(differences, level)
-    return Measured(unit, estimate, {unit: _by_root(estimate)}, {unit: len(differences)})
+    plain = estimate = paired_t(differences, level)
+    if unit == "examples":
+        estimate = widened_for_ties(plain, differences, largest=WHOLE, level=level)
+    return Measured(unit, estimate, {unit: _wider(_by_root(plain), plain, estimate)}, {unit: len(differences)})
 
 
 def over_both(differences: Array, unit: str, level: float) -> Measured | None:
@@ -100,21 +123,63 @@ def over_both(differences: Array, unit: str, level: float) -> Measured | None:
         return None
     seeds, units = differences.shape
     parts = components(differences)
-    plans = {
+    plans: dict[str, Plan] = {
         "seeds": lambda n: (parts.standard_error(n, units), parts.df(n, units)),
         unit: lambda n: (parts.standard_error(seeds, n), parts.df(seeds, n)),
     }
-    return Measured(f"seeds and {unit}", crossed(differences, level), plans, {"seeds": seeds, unit: units})
+    plain = estimate = crossed(differences, level)
+    if unit == "examples":
+        estimate = widened_for_ties(plain, differences.mean(axis=0), largest=WHOLE, level=level)
+        plans = {name: _wider(plan, plain, estimate, fixed=name == "seeds") for name, plan in plans.items()}
+    return Measured(f"seeds and {unit}", estimate, plans, {"seeds": seeds, unit: units})
 
 
-def over_resampled(a: Array, b: Array, gold: Array, level: float) -> Measured:
-    """Return the bootstrap interval over examples [n] of a difference of rank correlations with ``gold``, in points."""
+def over_resampled(a: Resampled, b: Resampled, level: float) -> Measured:
+    """Return the bootstrap interval over examples of a difference of scores, in points; both answered the same."""
+    members = a.members()
 
-    def difference(x: Array, y: Array, z: Array) -> float:
-        return 100 * (spearman(y, z) - spearman(x, z))
+    def difference(drawn: Array) -> float:
+        rows = np.concatenate([members[int(unit)] for unit in drawn])
+        first, second = (side.score(side.answers[:, rows], side.gold[rows]) for side in (a, b))
+        return 100 * (second - first)
 
-    estimate = bootstrap(difference, (a, b, gold), level=level)
-    return Measured("examples, bootstrap", estimate, {"examples": _by_root(estimate)}, {"examples": len(gold)})
+    estimate = bootstrap(difference, (np.arange(len(members)),), level=level)
+    unit = "examples" if len(members) == len(a.gold) else "groups of examples"
+    return Measured(f"{unit}, bootstrap", estimate, {unit: _by_root(estimate)}, {unit: len(members)})
+
+
+def over_fixed(parts: list[Measured], by_seed: Array, level: float) -> Measured:
+    """Return the interval of a mean over these tasks and no others, for other examples of each, and other seeds.
+
+    Args:
+        parts: Over the examples of each task.
+        by_seed: [S], the mean difference over the tasks; one training gives no spread.
+        level: Of the interval.
+    """
+    seeds = paired_t(by_seed, level) if len(by_seed) > 1 else None
+    estimates = [part.estimate for part in parts]
+    count = sum(sum(part.have.values()) for part in parts)
+
+    def more_examples(n: int) -> tuple[float, float]:
+        scale = count / n
+        each = [dataclasses.replace(e, standard_error=e.standard_error * math.sqrt(scale)) for e in estimates]
+        found = stratified(each, seeds, level)
+        return found.standard_error, found.df
+
+    def more_seeds(n: int) -> tuple[float, float]:
+        assert seeds is not None
+        fewer = dataclasses.replace(
+            seeds, standard_error=seeds.standard_error * math.sqrt(len(by_seed) / n), df=float(n - 1)
+        )
+        found = stratified(estimates, fewer, level)
+        return found.standard_error, found.df
+
+    plans: dict[str, Plan] = {"examples": more_examples}
+    have = {"examples": count}
+    if seeds is not None:
+        plans, have = {"seeds": more_seeds, **plans}, {"seeds": len(by_seed), **have}
+    kind = "seeds and examples" if seeds is not None else "examples"
+    return Measured(f"{kind} of these tasks", stratified(estimates, seeds, level), plans, have, len(parts))
 
 
 def over_unpaired(a: Array, b: Array, level: float) -> Measured | None:
@@ -127,9 +192,22 @@ def over_unpaired(a: Array, b: Array, level: float) -> Measured | None:
     return Measured("seeds, unpaired", estimate, plans, {"seeds": min(len(a), len(b))})
 
 
-def _by_root(estimate: Estimate) -> Callable[[int], tuple[float, float]]:
+def _by_root(estimate: Estimate) -> Plan:
     spread = estimate.standard_error * math.sqrt(estimate.counts[0])
     return lambda n: (spread / math.sqrt(n), n - 1)
+
+
+def _wider(plan: Plan, plain: Estimate, wide: Estimate, *, fixed: bool = False) -> Plan:
+    """Return a plan with what ties added to the variance, which falls with the square of the number of examples."""
+    added, count = wide.standard_error**2 - plain.standard_error**2, plain.counts[-1]
+    if added == 0:
+        return plan
+
+    def planned(n: int) -> tuple[float, float]:
+        error, df = plan(n)
+        return math.sqrt(error**2 + added * (1.0 if fixed else (count / n) ** 2)), df
+
+    return planned
 
 
 def decide(rows: list[Row], settings: Settings) -> list[Row]:

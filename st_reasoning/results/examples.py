@@ -6,9 +6,9 @@ at hand. A second model that writes to the same folder replaces the answers and 
 predictions are used only if their scores give the score in the model's result file.
 
 A mean over examples is taken of retrieval and reranking (nDCG, MAP, recall, precision, MRR, hit rate) and of
-classification by accuracy. STS, a rank correlation, has no score of one example, but similarities and gold scores that
-can be resampled. Pair classification (the largest of five average precisions), clustering (of bootstrapped subsets),
-summarization, bitext mining and multilabel tasks have neither.
+classification by accuracy. STS and regression, by rank correlation, and pair classification, by average precision,
+have no score of one example, but answers that can be drawn anew (:mod:`~st_reasoning.results.resampled`). Clustering
+(of bootstrapped subsets), summarization, bitext mining and multilabel tasks have neither.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from st_reasoning.results.files import PREDICTIONS
 from st_reasoning.results.reading import TaskScores
+from st_reasoning.results.resampled import NotByExample, Resampled, kind_of, resampled
 from st_reasoning.results.tasks import TaskInfo, quiet_mteb
 
 Array = NDArray[np.float64]
@@ -35,10 +36,6 @@ _OWNER = re.compile(rb'^\s*\{"mteb_model_meta":\s*(\{[^{}]*\})')
 _METRIC = re.compile(r"^(ndcg|map|recall|precision|hit_rate|mrr)_at_(\d+)$")
 # As trec_eval calls them.
 _TREC = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
-
-
-class NotByExample(Exception):  # noqa: N818 - a reason, caught here and told, no error
-    """Why a task has no scores of single examples."""
 
 
 @dataclass
@@ -82,14 +79,24 @@ class Examples:
             for key, value in values.items()
         }
 
-    def similarities(self, found: TaskScores, info: TaskInfo) -> tuple[Array, Array] | None:
-        """Return predicted and gold similarity of each pair [n] of an STS task of one split and subset.
+    def resampled(self, found: TaskScores, info: TaskInfo) -> Resampled | None:
+        """Return what a run answered on a task of one split and subset whose score is no mean over examples.
 
         Returns:
             None if there are no predictions, or ``reasons`` says what hinders.
         """
         cells = sorted(found.cells if info.cells is None else info.cells)
-        return self._first(found, lambda path: self._read_pairs(path, found, cells))
+        return self._first(found, lambda path: self._read_whole(path, found, cells))
+
+    def by_mean(self, found: TaskScores) -> bool | None:
+        """Return whether a task's score is a mean over examples, not made of all at once; None without predictions."""
+        if not self.files.get((found.run.model, found.run.revision, found.task)) or found.task in self.reasons:
+            return None
+        try:
+            return kind_of(self._task(found.task)) is None
+        except NotByExample as reason:
+            self.reasons[found.task] = str(reason)
+            return None
 
     def _first(self, found: TaskScores, read: Callable[[Path], T]) -> T | None:
         """Return what the first usable file of predictions gives; note why there is none."""
@@ -105,19 +112,17 @@ class Examples:
         self.reasons[found.task] = said
         return None
 
-    def _read_pairs(self, path: Path, found: TaskScores, cells: list[tuple[str, str]]) -> tuple[Array, Array]:
+    def _read_whole(self, path: Path, found: TaskScores, cells: list[tuple[str, str]]) -> Resampled:
         task = self._task(found.task)
-        if task.metadata.main_score != "cosine_spearman" or len(cells) != 1:
-            raise NotByExample(f"STS by {task.metadata.main_score} of {len(cells)} subsets is not resampled")
+        if len(cells) != 1:
+            raise NotByExample(f"{task.metadata.main_score} of {len(cells)} subsets is not resampled")
         ((split, subset),) = cells
-        saved = ((_saved(path).get(subset) or {}).get(split) or {}).get("cosine_scores")
-        data = task.dataset[subset][split] if subset in task.dataset else task.dataset[split]
-        gold = np.asarray(data["score"], dtype=np.float64)
-        if not isinstance(saved, list) or len(saved) != len(gold):
-            raise NotByExample(f"{path} has no similarity for each pair of {split}/{subset}")
-        predicted = np.asarray(saved, dtype=np.float64)
-        _verify(path, found, (split, subset), spearman(predicted, gold), "cosine_spearman")
-        return predicted, gold
+        predicted = (_saved(path).get(subset) or {}).get(split)
+        if not predicted:
+            raise NotByExample(f"{path} has no predictions for {split}/{subset}")
+        answered = resampled(task, predicted, _rows(task, split, subset))
+        _verify(path, found, (split, subset), answered.value(), task.metadata.main_score)
+        return answered
 
     def _read(self, path: Path, found: TaskScores, cells: list[tuple[str, str]]) -> dict[tuple[str, str], dict]:  # type: ignore[type-arg]
         saved, task = _saved(path), self._task(found.task)
@@ -143,16 +148,6 @@ class Examples:
         if isinstance(self._loaded[name], NotByExample):
             raise self._loaded[name]
         return self._loaded[name]
-
-
-def spearman(a: Array, b: Array) -> float:
-    """Return the rank correlation of two arrays [n], 0 where one of them is constant."""
-    from scipy.stats import rankdata
-
-    ranks = [rankdata(each) for each in (a, b)]
-    if any((each == each[0]).all() for each in ranks):
-        return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def _saved(path: Path) -> Any:
@@ -189,7 +184,6 @@ def _load(name: str) -> Any:
     with quiet_mteb() as mteb:
         from mteb.abstasks.classification import AbsTaskClassification
         from mteb.abstasks.retrieval import AbsTaskRetrieval
-        from mteb.abstasks.sts import AbsTaskSTS
         from mteb.get_tasks import _TASKS_REGISTRY
 
         if name not in _TASKS_REGISTRY:
@@ -198,8 +192,8 @@ def _load(name: str) -> Any:
         metric = task.metadata.main_score
         retrieval = isinstance(task, AbsTaskRetrieval) and (metric == "accuracy" or _METRIC.match(metric))
         classification = isinstance(task, AbsTaskClassification) and metric == "accuracy"
-        if not retrieval and not classification and not isinstance(task, AbsTaskSTS):
-            raise NotByExample(f"{task.metadata.type} by {metric} is no mean over examples that mteb saves")
+        if not retrieval and not classification and kind_of(task) is None:
+            raise NotByExample(f"{task.metadata.type} by {metric} cannot be had from what mteb saves")
         try:
             task.load_data()
         except Exception as error:
@@ -211,9 +205,13 @@ def _load(name: str) -> Any:
         return task
 
 
+def _rows(task: Any, split: str, subset: str) -> Any:
+    return task.dataset[subset][split] if subset in task.dataset else task.dataset[split]
+
+
 def _score(task: Any, predicted: Any, split: str, subset: str) -> dict[str, float]:
     """Return the score of each example of one split and subset, by id."""
-    data = task.dataset[subset][split] if subset in task.dataset else task.dataset[split]
+    data = _rows(task, split, subset)
     metric = task.metadata.main_score
     if isinstance(predicted, Mapping):
         return _retrieval(task, predicted, data["relevant_docs"], metric)

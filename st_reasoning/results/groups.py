@@ -19,7 +19,8 @@ from st_reasoning.errors import InputError
 from st_reasoning.files import folder_hash, read_json
 from st_reasoning.results.files import Run
 
-SEED = re.compile(r"^(?P<stem>.*?)[-_.]?seed[-_=]?(?P<seed>\d+)$", re.IGNORECASE)
+# At the beginning or after a mark: "linseed-5" is a name.
+SEED = re.compile(r"^(?:(?P<stem>.*?)[-_.])?seed[-_=]?(?P<seed>\d+)$", re.IGNORECASE)
 RECORD = "st_reasoning.json"
 LISTED = 30
 

@@ -8,9 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from st_reasoning.errors import InputError
+from st_reasoning.results.comparable import other_data
 from st_reasoning.results.groups import label, seed_and_group
 from st_reasoning.results.reading import LeftOut, Results, TaskScores, left_out_mapping
-from st_reasoning.results.tasks import UNKNOWN, TaskInfo, benchmark_infos, leave_out_partial, quiet_mteb, task_infos
+from st_reasoning.results.tasks import (
+    ANALYSIS,
+    OUTSIDE,
+    UNKNOWN,
+    TaskInfo,
+    benchmark_infos,
+    leave_out_partial,
+    quiet_mteb,
+    task_infos,
+)
 
 SHOWN = 6
 # Their names in mteb's scores -> ours.
@@ -56,7 +66,7 @@ def overview(results: Results, benchmark: str | None = None) -> Overview:
         raise InputError(f"no complete result of {benchmark or 'any task'} below {results.folder}{why}")
     labels = {run: label(run, results.runs) for run in runs}
     found = {labels[run]: {t: s for t, s in results.scores[run].items() if t in infos} for run in runs}
-    unknown = sorted(name for name, info in infos.items() if info.type == UNKNOWN)
+    unknown, analyses = (sorted(name for name, i in infos.items() if i.type == kind) for kind in (UNKNOWN, ANALYSIS))
     summary = _mteb_summary(found, infos, benchmark)
     models = []
     for run in runs:
@@ -68,7 +78,7 @@ def overview(results: Results, benchmark: str | None = None) -> Overview:
             "experiment": run.experiment,
             "seed": seed_and_group(run)[0],
             **{ours: _points(row.get(theirs), ours) for theirs, ours in _COLUMNS.items()},
-            "types": {t: _points(row.get(t)) for t in {i.type for i in infos.values()} - {UNKNOWN}},
+            "types": {t: _points(row.get(t)) for t in {i.type for i in infos.values()} - OUTSIDE},
             "tasks": {
                 task: 100 * info.score(found[name][task]) if task in found[name] else None
                 for task, info in infos.items()
@@ -78,6 +88,9 @@ def overview(results: Results, benchmark: str | None = None) -> Overview:
     notes = ["Means, and ranks by Borda count, are mteb's own; a model that lacks a task has no mean over it."]
     if unknown:
         notes.append(f"mteb does not know {', '.join(unknown)}: in no mean, and nobody can say whether complete.")
+    if analyses:
+        notes.append(f"{', '.join(analyses)}: likeness to a reference, no measure of quality; in no mean and no rank.")
+    notes += other_data(results, runs, sorted(infos), labels)
     return Overview(
         benchmark or "all tasks",
         {name: info.type for name, info in sorted(infos.items())},
@@ -96,7 +109,7 @@ def _mteb_summary(
     that mteb has not registered, and so every local one. A run goes to mteb under its label: mteb joins the revisions
     of one name, which for local models are others.
     """
-    known = [name for name, info in infos.items() if info.type != UNKNOWN]
+    known = [name for name, info in infos.items() if info.type not in OUTSIDE]
     if not known:
         return {}
     with quiet_mteb() as mteb:

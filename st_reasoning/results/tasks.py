@@ -13,6 +13,9 @@ from st_reasoning.errors import unknown_name
 from st_reasoning.results.reading import LeftOut, Results, TaskScores
 
 UNKNOWN = "unknown to mteb"
+# Run like a task, but no measure of quality: in no mean, and nobody is better at it.
+ANALYSIS = "analysis"
+OUTSIDE = frozenset((UNKNOWN, ANALYSIS))
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,9 @@ class TaskInfo:
     """A task as mteb, or one of its benchmarks, defines it.
 
     Attributes:
-        name: Its name. type: Its type, e.g. Retrieval. cells: The (split, subset) pairs that are scored; None where
-        mteb does not know the task, so that nobody can say whether a result is complete.
+        name: Its name. type: Its type, e.g. Retrieval; one of ``OUTSIDE`` for what is in no mean. cells: The (split,
+        subset) pairs that are scored; None where mteb does not know the task, so that nobody can say whether a result
+        is complete.
     """
 
     name: str
@@ -102,6 +106,9 @@ def quiet_mteb() -> Iterator[Any]:
 
 
 def _info(task: Any) -> TaskInfo:
+    from mteb_tasks.catalogue import ANALYSES
+
     subsets = ["default"] if task.is_aggregate else task.hf_subsets
     cells = frozenset((split, subset) for split in task.eval_splits for subset in subsets)
-    return TaskInfo(task.metadata.name, str(task.metadata.type), cells)
+    kind = ANALYSIS if isinstance(task, ANALYSES) else str(task.metadata.type)
+    return TaskInfo(task.metadata.name, kind, cells)

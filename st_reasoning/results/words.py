@@ -47,7 +47,7 @@ def more(row: Row) -> str:
     """Say how many more units would decide, as the end of a sentence."""
     assert row.measured is not None
     if not row.needed:
-        return "every unit shows the same difference, from which no spread can be told"
+        return "every unit shows the same, from which nothing can be told about others"
     if not more_units(row):
         return f"more than {LARGEST:,} {' or '.join(row.needed)} would be needed to decide"
     return f"{more_units(row)} would decide, were that the true difference"
@@ -98,7 +98,7 @@ def table(comparisons: list[Comparison]) -> str:
                     _cell(found.a.name), _cell(found.b.name), row.level, _cell(row.name), row.tasks,
                     *(f"{value:.4f}" for value in (row.a, row.b, row.difference)), int(first),
                     *(_numbers(each) if each is not None else [""] * 5),
-                    *(_p(p) if first else "" for p in (row.p_difference, row.p_equivalence)),
+                    *(p_value(p) if first else "" for p in (row.p_difference, row.p_equivalence)),
                     row.word if first else "",
                     "; ".join(f"{unit}: {_count(n)}" for unit, n in row.needed.items()) if first else "",
                 ])  # fmt: skip
@@ -169,7 +169,7 @@ def _cells(found: Comparison) -> list[tuple[str, ...]]:
         (
             name_of(row), f"{row.a:.2f}", f"{row.b:.2f}", signed(row.difference),
             _interval(row.measured) if row.measured else "none", row.measured.over if row.measured else "one run each",
-            _p(row.p_difference), _p(row.p_equivalence), row.word,
+            p_value(row.p_difference), p_value(row.p_equivalence), row.word,
         )
         for row in found.rows
     ]  # fmt: skip
@@ -194,7 +194,8 @@ def _numbers(found: Measured) -> list[str]:
     return [f"{found.kind} ({', '.join(f'{n} {unit}' for unit, n in found.have.items())})", *ends, f"{estimate.df:.2f}"]
 
 
-def _p(value: float | None) -> str:
+def p_value(value: float | None) -> str:
+    """Return a p-value with three decimals, a dash for None."""
     if value is None:
         return "\N{EN DASH}"
     return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -3,7 +3,17 @@
 from st_reasoning.stats.equivalence import needed, power_of_difference, power_of_equivalence, tost
 from st_reasoning.stats.jackknife import Interval, blocks, half_width, interval, standard_error
 from st_reasoning.stats.multiplicity import holm
-from st_reasoning.stats.paired import Components, Estimate, bootstrap, components, crossed, paired_t, welch
+from st_reasoning.stats.paired import (
+    Components,
+    Estimate,
+    bootstrap,
+    components,
+    crossed,
+    paired_t,
+    stratified,
+    welch,
+    widened_for_ties,
+)
 from st_reasoning.stats.sampling import hashed
 
 __all__ = [
@@ -23,6 +33,8 @@ __all__ = [
     "power_of_difference",
     "power_of_equivalence",
     "standard_error",
+    "stratified",
     "tost",
     "welch",
+    "widened_for_ties",
 ]

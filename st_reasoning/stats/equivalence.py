@@ -25,12 +25,13 @@ def tost(difference: float, standard_error: float, df: float, margin: float) -> 
         margin: The difference that would matter, positive, in the estimate's unit.
 
     Returns:
-        The larger of the two one-sided p-values. Without any spread: 0 if there is no difference, and NaN otherwise.
+        The larger of the two one-sided p-values; NaN without any spread, for units that all show the same, be it no
+        difference, tell nothing about others.
     """
     if not (margin > 0 and math.isfinite(margin)):
         raise InputError(f"margin: expected a positive number, got {margin}")
     if standard_error == 0:
-        return 0.0 if difference == 0 else math.nan
+        return math.nan
     return float(scipy.stats.t.sf((margin - abs(difference)) / standard_error, df))
 
 

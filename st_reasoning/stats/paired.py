@@ -6,7 +6,7 @@ Symbols: d a difference, S seeds, Q the other units (examples or tasks), MS a me
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +80,50 @@ def paired_t(differences: ArrayLike, level: float = 0.95) -> Estimate:
     found = _finite(differences, 1)
     n = len(found)
     return _student(float(found.mean()), _spread(found) / math.sqrt(n), n - 1, level, (n,))
+
+
+def widened_for_ties(found: Estimate, units: ArrayLike, *, largest: float, level: float = 0.95) -> Estimate:
+    """Return an estimate with two more units in its spread, one at +largest and one at -largest, where most units tie.
+
+    Of units that nearly all tie, the spread seen says little about the spread there is: of 80 queries on which two
+    models answer alike, one in 200 may still differ, and an interval of no width would hold 0 only. The two units are
+    those of Agresti and Min (2005) for paired proportions; the difference itself is not shrunk.
+
+    Args:
+        found: Of the mean over ``units``, perhaps with further sources of spread.
+        units: [n], the differences.
+        largest: The largest difference that one unit can show.
+        level: As for :func:`paired_t`.
+    """
+    values = _finite(units, 1)
+    n = len(values)
+    if 2 * np.count_nonzero(values) > n:
+        return found
+    error = math.sqrt(found.standard_error**2 + 2 * (largest / n) ** 2)
+    return _student(found.difference, error, found.df, level, found.counts)
+
+
+def stratified(parts: Sequence[Estimate], seeds: Estimate | None = None, level: float = 0.95) -> Estimate:
+    """Return the mean of several estimates, each over units of its own, with an interval for other such units.
+
+    Its variance is the sum of theirs over T^2, with Satterthwaite's degrees of freedom. The parts may share seeds, so
+    that they do not vary on their own: then the variance over seeds of the mean is added. The interval is never
+    narrower than that over seeds alone.
+
+    Args:
+        parts: T estimates, e.g. each over the examples of one task.
+        seeds: Of the mean over parts, over seeds; None for one training.
+        level: As for :func:`paired_t`.
+    """
+    variances = [((part.standard_error / len(parts)) ** 2, part.df) for part in parts]
+    if seeds is not None:
+        variances.append((seeds.standard_error**2, seeds.df))
+    total = sum(variance for variance, _ in variances)
+    df = total**2 / sum(variance**2 / n for variance, n in variances) if total else 1.0
+    candidates = [(total, df), *variances[len(parts) :]]
+    square, df = max(candidates, key=lambda each: math.sqrt(each[0]) * _quantile(level, each[1]))
+    counts = (() if seeds is None else seeds.counts) + (sum(part.counts[-1] for part in parts),)
+    return _student(float(np.mean([part.difference for part in parts])), math.sqrt(square), df, level, counts)
 
 
 def welch(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estimate:

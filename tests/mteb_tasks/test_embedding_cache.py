@@ -152,9 +152,12 @@ def test_another_model_of_the_same_name_is_another_model(embedder, passes):
 def test_the_default_prompt_of_a_side_is_part_of_the_key(embedder, passes):
     model = mteb.get_model(str(embedder("model", default_prompt="say: "))).model
     assert np.array_equal(model.encode_document(["text"]), model.encode(["text"], prompt="say: "))
-    model.encode(["text"], prompt="")
-    model.encode_query(["text"])  # a router may treat queries otherwise
-    assert sum(passes) == 4
+    plain = model.encode(["text"], prompt="")
+    assert not np.array_equal(plain, model.encode_document(["text"]))
+    assert sum(passes) == 2
+    # Whatever prompt sentence-transformers takes for a query of such a model, the embedding is that of this prompt.
+    found = model.encode_query(["text"])
+    np.testing.assert_allclose(found, type(model).encode(model, ["text"], task="query"), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +169,33 @@ def test_what_is_no_plain_embedding_is_left_to_the_model(embedder, passes, optio
         model.encode(["one", "two"], **options)
     assert sum(passes) == 4
     assert not folder.exists()
+
+
+def test_a_side_without_prompt_is_the_text_itself(embedder, passes):
+    """Queries of a retrieval task answer for the same texts in clustering, unless a module looks at the side."""
+    model = mteb.get_model(str(embedder("model"))).model
+    found = model.encode_query(["one text"], prompt="")
+    np.testing.assert_array_equal(model.encode(["one text"], prompt=""), found)
+    np.testing.assert_array_equal(model.encode_document(["one text"], prompt=""), found)
+    assert sum(passes) == 1
+
+
+def test_a_module_that_looks_at_the_side_is_asked_for_each(embedder, passes, monkeypatch):
+    model = mteb.get_model(str(embedder("model"))).model
+    monkeypatch.setattr(type(model[1]), "forward_kwargs", {"task"}, raising=False)
+    forward = type(model[1]).forward
+    monkeypatch.setattr(type(model[1]), "forward", lambda self, found, task=None: forward(self, found))
+    model.encode_query(["one text"], prompt="")
+    model.encode_document(["one text"], prompt="")
+    assert sum(passes) == 2
+
+
+def test_a_foreign_module_may_look_at_the_side(embedder, passes):
+    model = mteb.get_model(str(embedder("model"))).model
+    model[1].__class__ = type("Foreign", (type(model[1]),), {"__module__": "foreign"})
+    model.encode_query(["one text"], prompt="")
+    model.encode_document(["one text"], prompt="")
+    assert sum(passes) == 2
 
 
 def test_a_single_text_and_none_are_left_to_the_model(embedder):

@@ -13,7 +13,7 @@ from st_reasoning.results import read_results
 from st_reasoning.results.compare import Comparison, compare
 from st_reasoning.results.decide import Row, Settings, decide, over_both, over_units
 from st_reasoning.results.groups import find_side
-from st_reasoning.results.tasks import UNKNOWN, TaskInfo
+from st_reasoning.results.tasks import ANALYSIS, UNKNOWN, TaskInfo
 from st_reasoning.results.words import sentence
 from tests.results.folders import write_run, write_seeds
 
@@ -132,14 +132,34 @@ def test_a_certain_difference_below_the_margin_is_equivalent():
     assert (found.word, found.p_difference < 0.01) == ("equivalent", True)
 
 
-def test_no_spread_decides_nothing_but_no_difference_at_all():
+def test_no_spread_decides_nothing():
     rows = [
         Row("task", "moved", 1, 0, 0.1, 0.1, over_units(np.array([0.1, 0.1]), "seeds", 0.95)),
         Row("task", "still", 1, 0, 0.0, 0.0, over_units(np.array([0.0, 0.0]), "seeds", 0.95)),
     ]
     moved, still = decide(rows, Settings())
     assert (moved.word, moved.needed, moved.p_difference) == ("not decided", {}, None)
-    assert still.word == "equivalent"
+    # Two trainings with one score, as at 100 %, say nothing about a third.
+    assert (still.word, still.needed, still.p_equivalence) == ("not decided", {}, None)
+
+
+def test_a_handful_of_queries_that_all_tie_is_not_equivalent():
+    """Both models answer all of them: one query in ten might still tell them apart."""
+    few, many = (over_units(np.zeros(n), "examples", 0.95) for n in (5, 2000))
+    rows = decide([Row("task", "t", 1, 90, 90, 0, each) for each in (few, many)], Settings())
+    assert [each.word for each in rows] == ["not decided", "equivalent"]
+    assert few.estimate.high > 50
+    assert 300 < rows[0].needed["examples"] < 2000
+    three_seeds = over_both(np.zeros((3, 5)), "examples", 0.95)
+    assert decide([Row("task", "t", 1, 90, 90, 0, three_seeds)], Settings())[0].word == "not decided"
+
+
+def test_an_analysis_is_no_measure_of_quality(tmp_path: Path):
+    for name, score in (("a", 0.5), ("b", 0.6)):
+        write_run(tmp_path, f"org/{name}", {"Q1": score, "H": 1.0 if name == "b" else 0.1})
+    found = run(tmp_path, "org/a", "org/b", infos={**INFOS, "H": TaskInfo("H", ANALYSIS, CELL)})
+    assert [each.name for each in found.rows] == ["Q1", "Retrieval"]
+    assert found.warnings == ("H: likeness to a reference, no measure of quality, and not compared",)
 
 
 def test_what_differs_beside_the_model_is_warned_about(tmp_path: Path):

@@ -20,7 +20,15 @@ def runs(tmp_path: Path):
     for group in ("base", "reasoning"):
         write_seeds(tmp_path, f"embedders/{group}", {seed: {"T": 0.5} for seed in (0, 1, 10)})
         write_run(tmp_path, "local/untrained", {"T": 0.5}, source=f"/models/embedders/{group}/untrained")
-    for name in ("org/m-seed-1", "org/m-seed-2", "org/m", "org/other_SEED3", "org/seedling-2"):
+    for name in (
+        "org/m-seed-1",
+        "org/m-seed-2",
+        "org/m",
+        "org/other_SEED3",
+        "org/seedling-2",
+        "org/linseed-5",
+        "org/reseed9",
+    ):
         write_run(tmp_path, name, {"T": 0.5})
     write_run(tmp_path, "org/m", {"T": 0.5}, experiment="int8")
     return read_results(tmp_path).runs
@@ -37,6 +45,8 @@ def runs(tmp_path: Path):
         ("org/other", (3,)),
         ("org/m#int8", (None,)),
         ("org/seedling-2", (None,)),
+        ("org/reseed9", (None,)),
+        ("org/linseed-5", (None,)),
         ("base/seed-10,reasoning/seed-0", (10, 0)),
     ],
 )

@@ -28,7 +28,7 @@ def test_tost_is_statsmodels(shift: float):
 
 
 def test_tost_without_spread():
-    assert tost(0, 0, 2, 0.5) == 0
+    assert math.isnan(tost(0, 0, 2, 0.5))
     assert math.isnan(tost(0.1, 0, 2, 0.5))
     with pytest.raises(InputError, match="expected a positive number"):
         tost(0, 1, 2, 0)

@@ -13,7 +13,7 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from st_reasoning.errors import InputError
-from st_reasoning.stats import bootstrap, components, crossed, paired_t, welch
+from st_reasoning.stats import bootstrap, components, crossed, paired_t, stratified, tost, welch, widened_for_ties
 
 
 def test_paired_is_what_scipy_and_statsmodels_say():
@@ -152,3 +152,85 @@ def test_wrong_input_is_refused(wrong):
         paired_t([1.0, 2.0], level=95)
     with pytest.raises(InputError, match="of one length"):
         bootstrap(lambda x, y: 0.0, ([1.0, 2.0], [1.0, 2.0, 3.0]))
+
+
+def right_or_wrong(rng: np.random.Generator, n: int, gained: float, lost: float) -> np.ndarray:
+    """Differences [n] in points of two models that are right or wrong, of which shares are gained and lost."""
+    drawn = rng.random(n)
+    return 100.0 * ((drawn < gained).astype(float) - ((drawn >= gained) & (drawn < gained + lost)).astype(float))
+
+
+@pytest.mark.parametrize(
+    ("n", "gained", "lost"),
+    [(20, 0.005, 0), (132, 0.005, 0), (300, 0.005, 0), (600, 0.005, 0), (2000, 0.005, 0), (80, 0.01, 0.005)],
+)
+def test_where_most_examples_tie_equivalence_is_found_no_more_often_than_it_may_be(n: int, gained: float, lost: float):
+    """At the margin of 0.5 points. Student's t alone claims it in up to 90 %, and holds the truth in 10 %."""
+    tries, rng = 1000, np.random.default_rng(n)
+    claimed = held = naive = 0
+    for _ in range(tries):
+        found = right_or_wrong(rng, n, gained, lost)
+        plain = paired_t(found)
+        wide = widened_for_ties(plain, found, largest=100)
+        claimed += tost(wide.difference, wide.standard_error, wide.df, 0.5) < 0.05
+        naive += plain.standard_error == 0 or tost(plain.difference, plain.standard_error, plain.df, 0.5) < 0.05
+        held += wide.low <= 0.5 <= wide.high
+    assert claimed <= bounds(tries, 0.05, 0.07)[1]
+    assert held >= bounds(tries, 0.93, 1)[0]
+    assert n > 1000 or naive > bounds(tries, 0.05, 0.1)[1]
+
+
+def test_few_gains_are_no_certain_difference():
+    """By the sign test the p-value of k gains and no loss is 2^(1-k): 5 % from 6 on."""
+    for k, certain in ((3, False), (5, False), (8, True)):
+        found = np.concatenate([np.full(k, 100.0), np.zeros(400 - k)])
+        wide = widened_for_ties(paired_t(found), found, largest=100)
+        assert (wide.p_value < 0.05) == certain
+        assert wide.difference == pytest.approx(found.mean())
+
+
+def test_where_few_examples_tie_nothing_is_widened():
+    found = np.array([0.0, 0.0, 1.0, 2.0, -1.0])
+    assert widened_for_ties(paired_t(found), found, largest=100) == paired_t(found)
+    tied = np.array([0.0, 0.0, 0.0, 2.0])
+    wide = widened_for_ties(paired_t(tied), tied, largest=4, level=0.9)
+    error = math.sqrt(tied.var(ddof=1) / 4 + 2 * (4 / 4) ** 2)
+    assert wide.standard_error == pytest.approx(error)
+    assert wide.high - wide.difference == pytest.approx(scipy.stats.t.ppf(0.95, 3) * error)
+
+
+def test_a_mean_over_fixed_tasks_is_welch_without_its_sign():
+    """The mean of two estimates has the spread of half their difference, with Welch's degrees of freedom."""
+    rng = np.random.default_rng(8)
+    one, other = rng.normal(1, 2, 30), rng.normal(3, 5, 12)
+    found, theirs = stratified([paired_t(one), paired_t(other)]), welch(one, other)
+    assert found.difference == pytest.approx((one.mean() + other.mean()) / 2)
+    assert (found.standard_error, found.df) == pytest.approx((theirs.standard_error / 2, theirs.df))
+    assert found.counts == (42,)
+    alone = paired_t(one)
+    assert stratified([alone]).high == pytest.approx(alone.high)
+    # Never narrower than over seeds alone.
+    seeds = paired_t([0.0, 3.0, 9.0])
+    both = stratified([alone], seeds)
+    assert both.counts == (3, 30)
+    assert both.high - both.low >= seeds.high - seeds.low
+
+
+def test_intervals_of_a_mean_over_fixed_tasks_hold_the_truth():
+    tries, rng, truth = 1000, np.random.default_rng(9), np.array([0.2, -1.0, 3.0])
+    held = {"examples": 0, "seeds and examples": 0}
+    for _ in range(tries):
+        texts = [rng.normal(0, 4, n) for n in (40, 80, 15)]
+        once = [paired_t(true + t + rng.normal(0, 1, len(t))) for true, t in zip(truth, texts, strict=True)]
+        trained = rng.normal(0, 0.5, (3, 3)) + rng.normal(0, 0.5, (3, 1))  # of each seed: by task, and of all tasks
+        by_task = [
+            true + trained[:, [task]] + t + rng.normal(0, 1, (3, len(t)))
+            for task, (true, t) in enumerate(zip(truth, texts, strict=True))
+        ]
+        means = np.array([each.mean(axis=1) for each in by_task])
+        several = stratified([paired_t(each.mean(axis=0)) for each in by_task], paired_t(means.mean(axis=0)))
+        for name, estimate in (("examples", stratified(once)), ("seeds and examples", several)):
+            held[name] += estimate.low <= truth.mean() <= estimate.high
+    for name, low, high in (("examples", 0.94, 0.96), ("seeds and examples", 0.95, 0.995)):
+        few, many = bounds(tries, low, high)
+        assert few <= held[name] <= many, name
