@@ -53,7 +53,10 @@ def model_card(
 
 
 def _eval_results(scores: Mapping[str, TaskScores]) -> list[Any]:
-    """Return the scores as the hub's metadata, made by mteb; tasks it does not know are in the table only."""
+    """Return the scores as the hub's metadata, made by mteb; tasks it does not know are in the table only.
+
+    So are types that mteb 2.26 has no word of the hub's for, as Regression: it answers with a KeyError.
+    """
     infos = task_infos(scores)
     found: list[Any] = []
     with quiet_mteb(), contextlib.ExitStack() as stack:
@@ -63,7 +66,7 @@ def _eval_results(scores: Mapping[str, TaskScores]) -> list[Any]:
         warnings.simplefilter("ignore")  # a deprecation: what follows it writes to the hub, this does not
         for task, each in sorted(scores.items()):
             if infos[task].type not in OUTSIDE:
-                with contextlib.suppress(ValueError):  # that mteb does not read it, its check says
+                with contextlib.suppress(ValueError, KeyError):  # that mteb does not read it, its check says
                     found += TaskResult.from_disk(each.path).get_hf_eval_results()
     return found
 

@@ -174,11 +174,12 @@ def over_fixed(parts: list[Measured], by_seed: Array, level: float) -> Measured:
         found = stratified(estimates, fewer, level)
         return found.standard_error, found.df
 
-    plans: dict[str, Plan] = {"examples": more_examples}
-    have = {"examples": count}
+    unit = "examples" if all(part.have.keys() == {"examples"} for part in parts) else "groups of examples"
+    plans: dict[str, Plan] = {unit: more_examples}
+    have = {unit: count}
     if seeds is not None:
         plans, have = {"seeds": more_seeds, **plans}, {"seeds": len(by_seed), **have}
-    kind = "seeds and examples" if seeds is not None else "examples"
+    kind = f"seeds and {unit}" if seeds is not None else unit
     return Measured(f"{kind} of these tasks", stratified(estimates, seeds, level), plans, have, len(parts))
 
 

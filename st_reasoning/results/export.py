@@ -16,6 +16,7 @@ from st_reasoning.results.comparable import SETTINGS_FILE
 from st_reasoning.results.files import MODEL_FILE, Run
 from st_reasoning.results.groups import find_side
 from st_reasoning.results.reading import LeftOut, TaskScores, left_out_mapping, read_results
+from st_reasoning.results.tasks import ANALYSIS, task_infos
 
 CARD = "README.md"
 CHECKS = "checks.json"
@@ -93,7 +94,11 @@ def export_model(
     if run.experiment is not None:
         raise InputError(f"{model} is an experiment of mteb; the repository takes results with default options")
     panel = None if hrsa is None else _panel(hrsa)
-    scores = results.scores[run]
+    infos = task_infos(results.scores[run])
+    scores = {task: each for task, each in results.scores[run].items() if infos[task].type != ANALYSIS}
+    analyses = [each for task, each in results.scores[run].items() if task not in scores]
+    if not scores:
+        raise InputError(f"{model} has results of {', '.join(infos)} only, which is no measure of quality")
     meta = _description(run, name, revision)
     with new_folder(output, overwrite=overwrite) as scratch:
         place = scratch / "results" / meta["name"].replace("/", "__") / meta["revision"]
@@ -106,6 +111,7 @@ def export_model(
         checks = check_submission(scratch)
         write_text(scratch / CARD, model_card(run, meta, scores, panel))
         left_out = tuple(each for each in results.left_out if run.folder in each.path.parents)
+        left_out += tuple(LeftOut(each.path, "analysis", f"{each.path} measures no quality") for each in analyses)
         found_all = Exported(output, tuple(sorted(scores)), tuple(checks), left_out)
         write_json(scratch / CHECKS, found_all.to_mapping())
     return found_all

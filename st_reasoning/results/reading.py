@@ -38,7 +38,7 @@ class TaskScores:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file that is not used. kind: corrupt, foreign, duplicate or partial. reason: A sentence with its name."""
+    """A file not used. kind: corrupt, foreign, duplicate, partial or analysis. reason: A sentence with its name."""
 
     path: Path
     kind: str

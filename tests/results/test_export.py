@@ -56,6 +56,27 @@ def test_a_local_model_passes_what_it_can_and_is_told_the_rest(folder: Path, tmp
     assert next((tmp_path / "sub").rglob("SciFact.json")).read_bytes() == original.read_bytes()
 
 
+def test_tasks_of_this_project_are_handed_in_but_analyses_are_not(folder: Path, tmp_path: Path):
+    """mteb has no word of the hub's for a regression, and the record of an analysis says where the reference lay."""
+    (place,) = (path.parent for path in folder.rglob("SciFact.json"))
+    for task in ("GSMSymbolicStepsRegression", "HRSAChainOfThought"):
+        write_result(place / f"{task}.json", task, {("test", "default"): 0.5})
+    found = export_model(folder, "local/mine", tmp_path / "sub")
+    assert found.tasks == ("GSMSymbolicStepsRegression", "NFCorpus", "SciFact")
+    assert [(each.path.stem, each.kind) for each in found.left_out] == [("HRSAChainOfThought", "analysis")]
+    assert not list((tmp_path / "sub").rglob("HRSA*"))
+    said = {check.name: check for check in found.checks}["read by mteb"]
+    assert (said.status, "stock mteb does not have GSMSymbolicStepsRegression" in said.said) == ("out of reach", True)
+    assert (
+        "| GSMSymbolicStepsRegression | Regression | test | default | 50.00 |"
+        in (tmp_path / "sub" / "README.md").read_text()
+    )
+    for path in place.glob("[NSG]*.json"):
+        path.unlink()
+    with pytest.raises(InputError, match="HRSAChainOfThought only, which is no measure of quality"):
+        export_model(folder, "local/mine", tmp_path / "other")
+
+
 def test_a_registered_model_at_a_commit_passes_all_that_runs_offline(folder: Path, tmp_path: Path):
     found = export_model(folder, "local/mine", tmp_path / "sub", **HUB)
     reached = {check.name: check.status for check in found.checks if check.status != "passed"}
