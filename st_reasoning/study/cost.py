@@ -7,6 +7,7 @@ arXiv 2001.08361), without those of attention between tokens. Embedding tables a
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -90,6 +91,7 @@ class Costs:
             "train": self._train,
             "evaluate": self._evaluate,
             "hrsa": self._compare,
+            "curve": self._along,
         }
         if kind not in estimates:
             return Cost()
@@ -168,6 +170,17 @@ class Costs:
         sizes = [self._size(self._label(arms.base)), self._size(pair if named is None else self._label(named))]
         tokens = self._compared * (2 if self.recipe.hrsa.ceiling else 1)
         return Cost(2 * tokens, sum(2 * tokens * size.body_active for size in sizes))
+
+    def _along(self, pair: str) -> Cost:
+        """Return the cost of a comparison at the start and at each checkpoint, of a sample of the texts."""
+        once, recipe = self._compare(pair), self.recipe.training
+        try:
+            examples = self.contents.data.examples * recipe.epochs
+        except InputError:
+            examples = 0.0  # said where the training is estimated
+        steps = recipe.max_steps or math.ceil(examples / recipe.batch_size)
+        points = 1 + steps // (recipe.save_every or steps or 1)
+        return Cost(points * once.tokens, points * once.flops)
 
     # Numbers of tokens.
 

@@ -13,6 +13,7 @@ from st_reasoning.backbone.sources import is_plain
 from st_reasoning.config import to_mapping
 from st_reasoning.errors import InputError
 from st_reasoning.study.contents import Contents
+from st_reasoning.study.curve import compare_along
 from st_reasoning.study.plan import Step
 from st_reasoning.study.recipe import Pair, StudyRecipe
 from st_reasoning.study.steps import (
@@ -64,6 +65,8 @@ def lay_out(
             for arm in ARMS:
                 layout.trained(pair, arm, seed)
             layout.compare_embedders(pair, seed)
+            if recipe.hrsa.curve:
+                layout.curve(pair, seed)
     return list(layout.steps.values())
 
 
@@ -180,10 +183,14 @@ class _Layout:
         (backbone, needs), label = self._backbone(pair, arm), self._label(pair, arm)
         folder = self.output / "embedders" / label / f"seed-{seed}"
         name = f"train/{label}/seed-{seed}"
-        run = functools.partial(train, self.recipe.training, backbone, folder, seed=seed, overwrite=True)
+        keep = self.recipe.hrsa.curve
+        run = functools.partial(
+            train, self.recipe.training, backbone, folder, seed=seed, overwrite=True, keep_checkpoints=keep
+        )
 
         def inputs() -> Any:
-            return [self._content(pair, arm), *self.contents.training, seed]
+            # Checkpoints do not change what is trained, but a training that has kept none is done again for them.
+            return [self._content(pair, arm), *self.contents.training, seed, *(["checkpoints"] if keep else [])]
 
         self.add(name, folder, run, inputs=inputs, needs=needs, pairs=tuple(self._users[label]))
         self._evaluate(f"evaluate/{label}/seed-{seed}", folder, name)
@@ -213,6 +220,42 @@ class _Layout:
         same = None if "prompt_boundary" in pair.waive else functools.partial(refuse_other_order, a, b)
         self._compare(f"hrsa/{pair.name}/seed-{seed}", pair, a, b, lambda: None, needs, before=same)
 
+    def curve(self, pair: Pair, seed: int) -> None:
+        """Compare the two trainings of one seed, checkpoint by checkpoint."""
+        labels = [self._label(pair, arm) for arm in ARMS]
+        folders = [self.output / "embedders" / label for label in labels]
+        place = self.output / "curve" / pair.name / f"seed-{seed}.json"
+        longest, k = self._longest(), min(self.recipe.hrsa.k)
+        run = functools.partial(
+            compare_along,
+            folders[0] / f"seed-{seed}",
+            folders[1] / f"seed-{seed}",
+            self.texts,
+            place,
+            max_tokens=longest,
+            k=k,
+            before=(folders[0] / "untrained", folders[1] / "untrained"),
+        )
+        needs = [
+            f"{kind}/{label}{end}" for kind, end in (("train", f"/seed-{seed}"), ("convert", "")) for label in labels
+        ]
+        self.add(
+            f"curve/{pair.name}/seed-{seed}",
+            place,
+            run,
+            inputs=lambda: [self.contents.texts, longest, k],
+            needs=(*dict.fromkeys(needs), *self._drawn()),
+            pairs=(pair.name,),
+        )
+
+    def _longest(self) -> int:
+        """Return where texts are cut: embedders read no further than they were trained to."""
+        return self.recipe.hrsa.max_tokens or self.recipe.training.max_seq_length
+
+    def _drawn(self) -> tuple[str, ...]:
+        """Return the step that draws the texts, where they are drawn."""
+        return ("texts",) if "texts" in self.steps else ()
+
     def _compare(
         self,
         name: str,
@@ -225,9 +268,8 @@ class _Layout:
         before: Callable[[], None] | None = None,
     ) -> None:
         folder = self.output / name
-        needs = tuple(dict.fromkeys((*needs, *(("texts",) if "texts" in self.steps else ()))))
-        options = self.recipe.hrsa.panel()
-        options["max_tokens"] = options["max_tokens"] or self.recipe.training.max_seq_length
+        needs = tuple(dict.fromkeys((*needs, *self._drawn())))
+        options = {**self.recipe.hrsa.panel(), "max_tokens": self._longest()}
 
         def run() -> dict[str, Any]:
             if before is not None:

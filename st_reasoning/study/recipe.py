@@ -81,6 +81,7 @@ class Corpus:
         probe: How the linear probe is fitted.
         batch_tokens: Positions per forward pass.
         ceiling: Whether to compare the base arm with itself at another precision too, for two passes more.
+        curve: Whether to keep the checkpoints of the trainings and compare the arms at each; needs ``save_every``.
     """
 
     texts: str | None = None
@@ -93,6 +94,7 @@ class Corpus:
     probe: Literal["logistic", "ridge"] = "logistic"
     batch_tokens: int = 1024
     ceiling: bool = False
+    curve: bool = False
 
     def __post_init__(self) -> None:
         for name in ("templates", "per_template", "max_tokens", "batch_tokens"):
@@ -140,6 +142,9 @@ class StudyRecipe:
                 raise InputError(f"the study has no {name}; expected at least one")
             if len(set(values)) < len(values):
                 raise InputError(f"the study names one of its {name} twice: {', '.join(map(str, values))}")
+
+        if self.hrsa.curve and (self.training.save_every is None or self.training.lora is not None):
+            raise InputError("hrsa: the curve is drawn from checkpoints; give the training save_every, and no lora")
 
     @classmethod
     def read(cls, path: Path) -> StudyRecipe:

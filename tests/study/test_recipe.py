@@ -91,3 +91,9 @@ def test_an_arm_that_is_made_has_its_name_to_itself(tiny_llm: Path, tmp_path: Pa
     pairs = (Pair("tiny-llama", str(tiny_llm), Reasoning(sft=SFTRecipe(examples=8))),)
     with pytest.raises(InputError, match="the reasoning arm of the pair tiny-llama"):
         plan_study(StudyRecipe(pairs, TRAINING, tasks=(TASK,)), tmp_path / "out")
+
+
+def test_a_curve_needs_checkpoints(tiny_llm: Path, tmp_path: Path) -> None:
+    made = Reasoning(sft=SFTRecipe(examples=8))
+    with pytest.raises(InputError, match="the curve is drawn from checkpoints; give the training save_every"):
+        study(str(tiny_llm), made, hrsa=Corpus(curve=True))
