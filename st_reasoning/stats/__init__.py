@@ -14,12 +14,14 @@ from st_reasoning.stats.paired import (
     welch,
     widened_for_ties,
 )
+from st_reasoning.stats.rank_correlation import RankCorrelation, least_units, rank_correlation, units_needed
 from st_reasoning.stats.sampling import hashed
 
 __all__ = [
     "Components",
     "Estimate",
     "Interval",
+    "RankCorrelation",
     "blocks",
     "bootstrap",
     "components",
@@ -28,13 +30,16 @@ __all__ = [
     "hashed",
     "holm",
     "interval",
+    "least_units",
     "needed",
     "paired_t",
     "power_of_difference",
     "power_of_equivalence",
+    "rank_correlation",
     "standard_error",
     "stratified",
     "tost",
+    "units_needed",
     "welch",
     "widened_for_ties",
 ]
