@@ -124,7 +124,7 @@ def to_mapping(found: Comparison) -> dict[str, Any]:
         "level": found.settings.level,
         "assumed": ASSUMED,
         "warnings": list(found.warnings),
-        "rows": [_row(row) for row in found.rows],
+        "rows": [row_mapping(row) for row in found.rows],
     }
 
 
@@ -135,7 +135,8 @@ def signed(value: float | None, digits: int = 2) -> str:
     return f"{value:+.{digits}f}".replace("-", MINUS)
 
 
-def _row(row: Row) -> dict[str, Any]:
+def row_mapping(row: Row) -> dict[str, Any]:
+    """Return one row of a comparison as JSON values."""
     return {
         "level": row.level,
         "name": row.name,

@@ -12,7 +12,6 @@ from st_reasoning.backbone.inputs import stored_dtype
 from st_reasoning.backbone.sources import is_plain
 from st_reasoning.config import write_resolved
 from st_reasoning.errors import InputError, STReasoningError
-from st_reasoning.files import write_json, write_text
 from st_reasoning.study.contents import Contents
 from st_reasoning.study.executors import Cluster, Executor, Here, Processes
 from st_reasoning.study.graph import run_steps
@@ -20,7 +19,7 @@ from st_reasoning.study.layout import lay_out
 from st_reasoning.study.lock import locked
 from st_reasoning.study.plan import Outcome, Step
 from st_reasoning.study.recipe import Pair, StudyRecipe
-from st_reasoning.study.report import render
+from st_reasoning.study.report import write_report
 from st_reasoning.study.summary import summarise
 
 RECIPE = "recipe.yaml"
@@ -104,8 +103,7 @@ def run_study(
         executor = (running or Running()).open(output)
         outcomes = run_steps(steps, output / "steps", say=say, executor=executor)
         study = summarise(recipe, output, outcomes)
-        write_json(output / "study.json", study)
-        write_text(output / "report.html", render(study, output))
+        write_report(study, output)
     if not all(outcome.ok for outcome in outcomes.values()):
         raise IncompleteError(study, outcomes, output)
     return study

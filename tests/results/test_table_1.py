@@ -11,16 +11,9 @@ import scipy.stats
 
 import st_reasoning.results
 from st_reasoning.results.decide import Row, Settings, decide, over_units
+from st_reasoning.study.published import BENCHMARKS, PAIRS
 
-# arXiv 2601.21192 v1, Table 1: reasoning minus base, mean and standard deviation over 3 seeds.
-BENCHMARKS = ("MTEB(Multilingual, v2)", "MTEB(Code, v1)", "BRIGHT")
-TABLE_1 = {
-    "Qwen3-0.6B (SFT)": ((-12.03, 0.14), (0.99, 0.05), (0.65, 0.06)),
-    "Qwen2.5-1.5B, SimpleRL-Zoo (RLVR)": ((-0.19, 0.07), (-0.26, 0.08), (0.18, 0.04)),
-    "Qwen2.5-0.5B, SimpleRL-Zoo (RLVR)": ((0.02, 0.09), (0.12, 0.07), (-0.06, 0.05)),
-    "DeepSeek-R1-Distill-Qwen-1.5B, ProRL (RLVR)": ((0.06, 0.06), (0.40, 0.07), (0.45, 0.02)),
-    "Qwen3-4B, PSR (RLVR)": ((-0.06, 0.05), (0.67, 0.03), (0.07, 0.03)),
-}
+TABLE_1 = {pair.name: [(cell.difference, cell.std) for cell in pair.scores.values()] for pair in PAIRS if pair.scores}
 
 
 def three_seeds(mean: float, std: float) -> np.ndarray:
