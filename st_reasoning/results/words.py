@@ -57,7 +57,8 @@ def more_units(row: Row) -> str:
     """Return how many more units would decide, e.g. "3 more seeds or 1,200 more examples"; empty if none are known."""
     have = {} if row.measured is None else row.measured.have
     known = [(unit, count) for unit, count in row.needed.items() if count is not None]
-    return " or ".join(f"{count - have[unit]:,} more {unit}" for unit, count in known)
+    counts = [(unit, count - have[unit]) for unit, count in known]
+    return " or ".join(f"{n:,} more {unit if n != 1 else unit[:-1]}" for unit, n in counts)
 
 
 def text(found: Comparison) -> str:

@@ -19,6 +19,8 @@ def markdown(study: dict[str, Any]) -> str:
     if study["missing"]:
         parts.append(f"{len(study['missing'])} of {len(study['steps'])} steps did not end well: see what is missing.")
     parts += ["## Scores", _table(tables.paper_form(study))]
+    if (known := tables.published(study)) is not None:
+        parts += ["### Beside the published values", _table(known)]
     parts += ["## Mechanism: what the two models share", _table(tables.hierarchy(study))]
     parts += ["### All values at the last layer", _table(tables.values(study))]
     found = study["prediction"]

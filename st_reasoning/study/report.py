@@ -34,6 +34,7 @@ def render(study: dict[str, Any], folder: Path) -> str:
         study=study,
         pairs=[_pair(pair, folder) for pair in study["pairs"]],
         scores=tables.paper_form(study),
+        published=tables.published(study),
         hierarchy=tables.hierarchy(study),
         values=tables.values(study),
         prediction=tables.prediction(study),
