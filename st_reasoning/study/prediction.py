@@ -114,7 +114,7 @@ def _row(drift: Drift, scored: dict[str, float], level: float) -> dict[str, Any]
 def _sentence(rows: list[dict[str, Any]], tested: list[dict[str, Any]], pairs: int, least: int, alpha: float) -> str:
     count = f"{pairs} pair{'s' if pairs != 1 else ''}"
     if not rows:
-        return f"Nothing can be said with {count} that have both scores and HRSA values; a correlation needs 3."
+        return f"Nothing can be said: {count} with both scores and HRSA values, and a correlation needs 3."
     if not tested:
         said = "too few for a correlation, which needs 3" if pairs < 3 else "alike in their values or in their scores"
         return f"Nothing can be said: {count}, {said}."

@@ -72,7 +72,7 @@ def test_too_few_pairs_are_said_to_be_too_few():
     two = predict(pairs([1.0, 2.0], [1.0, 2.0]))
     assert two["sentence"] == "Nothing can be said: 2 pairs, too few for a correlation, which needs 3."
     assert two["values"][0]["spearman"] is None
-    assert predict(pairs([1.0], [1.0]))["sentence"].startswith("Nothing can be said with 1 pair that")
+    assert predict(pairs([1.0], [1.0]))["sentence"].startswith("Nothing can be said: 1 pair with both")
     alike = predict(pairs([1.0, 2.0, 3.0], [1.0, 1.0, 1.0]))
     assert "alike in their values or in their scores" in alike["sentence"]
 
