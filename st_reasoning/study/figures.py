@@ -73,13 +73,14 @@ def scores(study: dict[str, Any]) -> Figure | None:
         ])  # fmt: skip
     if not bars:
         return None
+    kinds = ", or ".join(dict.fromkeys(f"over {row[5]['text']}" for row in rows if row[5]["text"]))
     head = ("pair", "method", "difference", "low", "high", "over", "low_seeds", "high_seeds", "word")
     return Figure(
         "differences",
         "How much the reasoning model gives",
         f"To the right: the embedder from the reasoning model scores more. Grey: differences below {study['margin']:g} "
-        "points, taken for none. The thin line is the interval that decides, for other seeds and other tasks of the "
-        "kind; the thick one is over seeds alone, on these tasks. An arrow: it goes on.",
+        f"points, taken for none. The thin line is the interval that decides ({kinds or 'none here'}); the thick one is "
+        "over seeds alone, on these tasks. An arrow: it goes on.",
         [Plot("Mean over all tasks", forest(bars, study["margin"]))],
         [("whisker", "interval that decides"), ("thick", "over seeds alone"), ("shade", "no difference that matters")],
         _data("differences", head, rows),
