@@ -20,7 +20,7 @@ from mteb_tasks.instructed import InstructedEmbedder, prompts_used, refuse_other
 from mteb_tasks.model_state import memory_hash
 from mteb_tasks.models import trained_on
 from st_reasoning.errors import InputError
-from st_reasoning.files import folder_hash, read_json
+from st_reasoning.files import content_hash, folder_hash, read_json
 
 __all__ = [
     "folder_meta",
@@ -68,7 +68,7 @@ def folder_meta(
     Raises:
         InputError: if the files are not of that revision, or describe another kind of model.
     """
-    found = folder_hash(folder)
+    found = revision_of(folder)
     if revision is not None and revision != found:
         raise InputError(f"the files in {folder} have revision {found}; expected {revision}")
     config = _read_if_there(folder / "config_sentence_transformers.json")
@@ -98,6 +98,17 @@ def folder_meta(
     )
 
 
+def revision_of(folder: Path) -> str:
+    """Return the hash of a model's files; of a LoRA adapter with those of the folder whose weights it adapts.
+
+    An adapter is saved without them: trained anew in their place, they would make another model of the same files.
+    """
+    found = folder_hash(folder)
+    bases = {_read_if_there(path).get("base_model_name_or_path") for path in folder.rglob("adapter_config.json")}
+    there = sorted(base for base in bases if isinstance(base, str) and base and Path(base).is_dir())
+    return content_hash([found, *(folder_hash(Path(base)) for base in there)]) if there else found
+
+
 def load_folder(
     name: str,
     revision: str | None = None,
@@ -116,7 +127,7 @@ def load_folder(
         InputError: if the files changed since they were described; their scores would go under the old
         revision.
     """
-    if revision is not None and (found := folder_hash(Path(folder))) != revision:
+    if revision is not None and (found := revision_of(Path(folder))) != revision:
         raise InputError(f"{folder} changed since it was looked up: expected revision {revision}, got {found}")
     loaded: dict[str, Any] = {"device": device, "embed_dim": embed_dim, "local_files_only": True, **kwargs}
     wrapper = (

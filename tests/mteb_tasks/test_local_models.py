@@ -76,6 +76,24 @@ def test_a_description_does_not_outlive_the_files(embedder):
         mteb.get_model_meta(str(folder), revision=meta.revision)
 
 
+def test_an_adapter_is_another_model_when_its_base_is(embedder, tmp_path):
+    """Its folder holds the difference only."""
+    from peft import LoraConfig
+    from sentence_transformers import SentenceTransformer
+
+    base = embedder("base")
+    model = SentenceTransformer(str(base), device="cpu")
+    model.add_adapter(LoraConfig(task_type="FEATURE_EXTRACTION", r=2, target_modules=["q_proj"]))
+    model.save_pretrained(str(tmp_path / "adapter"))
+    assert "adapter_config.json" in {path.name for path in (tmp_path / "adapter").iterdir()}
+    first = mteb.get_model_meta(str(tmp_path / "adapter"))
+    assert first.load_model(device="cpu").model.encode("text").shape == (16,)
+    embedder("base", seed=1)
+    assert mteb.get_model_meta(str(tmp_path / "adapter")).revision != first.revision
+    with pytest.raises(InputError, match="changed since it was looked up"):
+        first.load_model(device="cpu")
+
+
 def test_models_in_memory_do_not_share_scores(embedder, task_name, tmp_path):
     from sentence_transformers import SentenceTransformer
 

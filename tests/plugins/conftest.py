@@ -2,8 +2,8 @@
 
 import compileall
 import os
-import site
 import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -46,7 +46,9 @@ def python(folder: Path, *, hook: bool) -> Stock:
     venv.create(folder, symlinks=True)
     (packages,) = folder.glob("lib/python3.*/site-packages")
     # Path lines only: the .pth files of the environment around, which may hold the hook, are not read again.
-    (packages / "a_outer.pth").write_text("\n".join([str(ROOT), *site.getsitepackages()]) + "\n")
+    # All that this Python looks at, which may be layers: an environment over another one.
+    outer = [path for path in sys.path if Path(path).name == "site-packages"]
+    (packages / "a_outer.pth").write_text("\n".join([str(ROOT), *outer]) + "\n")
     for name in HOOK if hook else ():
         (packages / name).write_bytes((ROOT / "plugins" / name).read_bytes())
     compileall.compile_dir(packages, quiet=1)  # as pip does
