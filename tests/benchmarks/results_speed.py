@@ -1,5 +1,8 @@
 """How long 10,000 result files take to load and compare, and how much memory: at most 20 s and 1 GB.
 
+Held against the bar is the time of the processor, of which one core is used: other work on the machine stretches the
+time on the clock, which stands beside it.
+
     python -m tests.benchmarks.results_speed [FILES]
 
 Writes a hundred models (20 trainings of 5 seeds) with scores of a hundred English retrieval tasks of mteb, each file
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import json
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -48,12 +52,16 @@ def write(root: Path, files: int) -> None:
             (folder / f"{task}.json").write_text(json.dumps(result, indent=2))
 
 
-def measure(*arguments: str) -> tuple[float, float]:
+def measure(*arguments: str) -> tuple[float, float, float]:
+    """Return seconds of the processor, seconds on the clock, and the peak of memory in bytes."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start
     assert done.returncode == 0, done.stderr
-    return seconds, float(done.stderr.split("peak")[-1])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return worked, seconds, float(done.stderr.split("peak")[-1])
 
 
 def run(files: int = 10_000) -> bool:
@@ -63,9 +71,9 @@ def run(files: int = 10_000) -> bool:
         write(root, files)
         count = sum(1 for path in root.rglob("*.json") if path.name != "model_meta.json")
         for name, arguments in (("compare", ("compare", "org/m0", "org/m1")), ("show", ("show",))):
-            seconds, memory = measure("results", *arguments, "--results", str(root), "--json")
-            good &= seconds <= SECONDS and memory <= BYTES
-            print(f"{name}: {count:,} files, {seconds:.1f} s, {memory / 1e6:.0f} MB")
+            worked, seconds, memory = measure("results", *arguments, "--results", str(root), "--json")
+            good &= worked <= SECONDS and memory <= BYTES
+            print(f"{name}: {count:,} files, {worked:.1f} s of work ({seconds:.1f} s), {memory / 1e6:.0f} MB")
     return good
 
 
