@@ -79,8 +79,8 @@ def scores(study: dict[str, Any]) -> Figure | None:
         "differences",
         "How much the reasoning model gives",
         f"To the right: the embedder from the reasoning model scores more. Grey: differences below {study['margin']:g} "
-        f"points, taken for none. The thin line is the interval that decides ({kinds or 'none here'}); the thick one is "
-        "over seeds alone, on these tasks. An arrow: it goes on.",
+        f"points, taken for none. The thin line is the interval that decides ({kinds or 'none here'}); the thick one "
+        "is over seeds alone, on these tasks. An arrow: it goes on.",
         [Plot("Mean over all tasks", forest(bars, study["margin"]))],
         [("whisker", "interval that decides"), ("thick", "over seeds alone"), ("shade", "no difference that matters")],
         _data("differences", head, rows),
