@@ -5,7 +5,7 @@ Symbols: n tokens, d width, G blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from st_reasoning.hrsa.measures.columns import row_blocks
 from st_reasoning.hrsa.measures.moments import Moments
 from st_reasoning.hrsa.measures.procrustes import ProcrustesFit, entropy_gradient, solve
 from st_reasoning.hrsa.store import Store
-from st_reasoning.hrsa.tokens import Segment, Tokens
+from st_reasoning.hrsa.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def procrustes(
 ) -> tuple[Basis, Basis | None, Basis]:
     """Return the map from all fitted tokens, the one from those that are no sinks, and the one of standardised columns.
 
-    Products X'Y of the fitted tokens of each block are held in float32, 4 G d^2 bytes.
+    Products X'Y of the tokens of each block, fitted and held out, are held in float32, 8 G d^2 bytes.
 
     Args:
         stores: The two models.
@@ -51,86 +51,117 @@ def procrustes(
     width = stores[0].width
     # float64 also for "fast": float32 products of few distinct rows look as if they determined the map.
     parts = {(sink, held_out): _Sums.zero(width) for sink in (False, True) for held_out in (False, True)}
-    blocks = _Blocks.zero(tokens.block_count, width)
+    blocks = {held_out: _Blocks.zero(tokens.block_count, width) for held_out in (False, True)}
+    found = _Sums.zero(width)
     for segment in tokens.segments:
-        found = _Sums.zero(width)
-        for x, y in rows.read(segment):
+        found.clear()
+        for x, y in rows.read(segment.start, segment.stop):
             found.add(x, y)
         parts[segment.sink, segment.held_out].join(found)
-        if not segment.sink and not segment.held_out:
-            blocks.add(segment.block, found)
+        if not segment.sink:
+            blocks[segment.held_out].add(segment.block, found)
     ones = torch.ones(width, dtype=torch.float64)
     plain, unit = (ones, ones), (columns[0].factors, columns[1].factors)
 
-    def basis(factors: tuple[Tensor, Tensor], *, sinks: bool) -> Basis:
-        fitted, held_out = (
+    def fitted(factors: tuple[Tensor, Tensor], *, sinks: bool) -> _Fitted:
+        train, test = (
             [parts[sink, out].moments(*rows.means, factors) for sink in (False, True)[: 1 + sinks]]
             for out in (False, True)
         )
-        fit = solve(fitted, held_out)
-        if not fit.determined:
-            return Basis(fit, None, None)
-        return _with_blocks(fit, rows, blocks, tokens, factors, sinks=sinks)
+        return _Fitted.of(solve(train, test), factors, rows.means, sinks=sinks)
 
-    raw = basis(plain, sinks=True)
-    guarded: Basis | None = raw
-    if tokens.kept < len(tokens.order):
-        guarded = basis(plain, sinks=False) if tokens.usable else None
-    return raw, guarded, basis(unit, sinks=True)
+    maps = [fitted(plain, sinks=True), fitted(unit, sinks=True)]
+    if tokens.kept < len(tokens.order) and tokens.usable:
+        maps.append(fitted(plain, sinks=False))
+    raw, standardised, *guarded = _with_blocks(maps, rows, blocks, tokens)
+    if tokens.kept == len(tokens.order):
+        return raw, raw, standardised
+    return raw, guarded[0] if guarded else None, standardised
 
 
-def _with_blocks(
-    fit: ProcrustesFit,
-    rows: _Rows,
-    blocks: _Blocks,
-    tokens: Tokens,
-    factors: tuple[Tensor, Tensor],
-    *,
-    sinks: bool,
-) -> Basis:
-    """Add what the scores are without each block, to first order.
+@dataclass(frozen=True)
+class _Fitted:
+    """A map between columns times factors, in terms of the columns themselves, about their means.
+
+    Attributes:
+        fit: The map.
+        factors: [d] and [d].
+        sinks: Whether sinks were fitted and scored too.
+        gradient: [d, d], derivative of the inverse row entropy by the entries of X'Y.
+        turned: [d, d], the map with its scale.
+        a: [d], where the map has its centre in x, less the mean of the columns.
+        b: [d], likewise in y.
+    """
+
+    fit: ProcrustesFit
+    factors: tuple[Tensor, Tensor]
+    sinks: bool
+    gradient: Tensor
+    turned: Tensor
+    a: Tensor
+    b: Tensor
+
+    @classmethod
+    def of(
+        cls, fit: ProcrustesFit, factors: tuple[Tensor, Tensor], means: tuple[Tensor, Tensor], *, sinks: bool
+    ) -> _Fitted:
+        """Bring a map from columns times factors, about any centre, to columns about their means."""
+        tiny = torch.finfo(torch.float64).tiny
+        a, b = (
+            torch.where(scale > 0, at / scale.clamp_min(tiny) - mean, 0.0)
+            for at, scale, mean in zip(fit.centre, factors, means, strict=True)
+        )
+        gradient, turned = (
+            factors[0][:, None] * matrix * factors[1]
+            for matrix in (entropy_gradient(fit) if fit.determined else torch.zeros_like(fit.map), fit.map * fit.scale)
+        )
+        return cls(fit, factors, sinks, gradient, turned, a, b)
+
+
+def _with_blocks(every: Sequence[_Fitted], rows: _Rows, blocks: dict[bool, _Blocks], tokens: Tokens) -> list[Basis]:
+    """Add what the scores of some maps are without each block, to first order.
 
     Its fitted rows change the map. The residual is an average over held-out rows; what a slightly other map would leave
     is the same to first order, because the map is where the residual is least.
 
     Args:
-        fit: The map between columns times ``factors``.
+        every: The maps.
         rows: The layers.
-        blocks: Sums over the fitted rows that are no sinks.
+        blocks: Sums over the rows of each block that are no sinks, fitted (False) and held out (True).
         tokens: Which rows are what.
-        factors: [d] and [d].
-        sinks: Whether sinks were fitted and scored too.
     """
-    # About the means of the columns and in their own scale, as the sums over the blocks are.
-    gradient = factors[0][:, None] * entropy_gradient(fit) * factors[1]
-    tiny = torch.finfo(torch.float64).tiny
-    a, b = (
-        torch.where(scale > 0, at / scale.clamp_min(tiny) - mean, 0.0)
-        for at, scale, mean in zip(fit.centre, factors, rows.means, strict=True)
-    )
-    entropy = blocks.products_with(gradient, a, b)
-    errors, spread = torch.zeros_like(entropy), torch.zeros_like(entropy)
-    turned = (fit.map * fit.scale).float()
+    entropies = blocks[False].products_with([(one.gradient, one.a, one.b) for one in every])
+    crossed = blocks[True].products_with([(one.turned, one.a, one.b) for one in every])
+    errors, spread = [], []
+    for one, cross in zip(every, crossed, strict=True):
+        x, y = blocks[True].squares(one.a, one.b, one.factors)
+        errors.append(one.fit.scale**2 * x + y - 2 * cross)
+        spread.append(y)
+    held_out = torch.zeros(len(tokens.order), dtype=torch.bool)
     for segment in tokens.segments:
-        if segment.sink and not sinks:
+        held_out[segment.start : segment.stop] = segment.held_out
+    start = tokens.kept
+    for x, y in rows.read(tokens.kept, len(tokens.order)):
+        out, block = held_out[start : start + len(x)], tokens.blocks[start : start + len(x)]
+        start += len(x)
+        for number, one in enumerate(every):
+            if one.sinks:
+                u, v = x - one.a, y - one.b
+                entropies[number].index_add_(0, block[~out], ((u[~out] @ one.gradient) * v[~out]).sum(dim=1))
+                u, v = u[out] * one.factors[0], v[out] * one.factors[1]
+                error = (u @ (one.fit.map * one.fit.scale) - v).square().sum(dim=1)
+                errors[number].index_add_(0, block[out], error)
+                spread[number].index_add_(0, block[out], v.square().sum(dim=1))
+    found = []
+    for one, entropy, error, square in zip(every, entropies, errors, spread, strict=True):
+        if not one.fit.determined:
+            found.append(Basis(one.fit, None, None))
             continue
-        if not segment.held_out and not segment.sink:
-            continue
-        for x, y in rows.read(segment):
-            u, v = x - a, y - b
-            if segment.held_out:
-                u, v = (u * factors[0]).float(), (v * factors[1]).float()
-                errors[segment.block] += (u @ turned - v).square().sum()
-                spread[segment.block] += v.square().sum()
-            else:
-                entropy[segment.block] += ((u @ gradient) * v).sum()
-    left_out = (errors.sum() - errors) / (spread.sum() - spread)
-    return Basis(
-        fit,
-        fit.inverse_row_entropy - entropy,
-        # The rows' errors are float32, the residual is not.
-        fit.residual + left_out - errors.sum() / spread.sum(),
-    )
+        left_out = (error.sum() - error) / (square.sum() - square)
+        # What rounding adds to all errors is not in the residual.
+        residual = one.fit.residual + left_out - error.sum() / square.sum()
+        found.append(Basis(one.fit, one.fit.inverse_row_entropy - entropy, residual))
+    return found
 
 
 class _Rows:
@@ -140,11 +171,11 @@ class _Rows:
         self.stores, self.pair = stores, pair
         self.means = columns[0].mean, columns[1].mean
 
-    def read(self, segment: Segment) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield x [m, d] and y [m, d] of all rows of a segment, a few at a time."""
-        for start, stop in row_blocks(segment.stop - segment.start, self.stores[0].width):
+    def read(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield x [m, d] and y [m, d] of rows from ``first`` to before ``last``, a few at a time."""
+        for start, stop in row_blocks(last - first, self.stores[0].width):
             x, y = (
-                store.read(layer, segment.start + start, segment.start + stop).double() - mean
+                store.read(layer, first + start, first + stop).double() - mean
                 for store, layer, mean in zip(self.stores, self.pair, self.means, strict=True)
             )
             yield x, y
@@ -174,6 +205,12 @@ class _Sums:
         self.squares_y += y.square().sum(dim=0)
         self.product.addmm_(x.T, y)
 
+    def clear(self) -> None:
+        """Start anew in the same memory."""
+        self.rows = 0.0
+        for sums in (self.x, self.y, self.squares_x, self.squares_y, self.product):
+            sums.zero_()
+
     def join(self, other: _Sums) -> None:
         self.rows += other.rows
         for name in ("x", "y", "squares_x", "squares_y", "product"):
@@ -196,27 +233,40 @@ class _Sums:
 
 @dataclass
 class _Blocks:
-    """Sums over the fitted rows of each block that are no sinks: [G], [G, d] each, and X'Y [G, d, d] in float32."""
+    """Sums over rows of each block: [G], [G, d] each, and X'Y [G, d, d] in float32."""
 
     rows: Tensor
     x: Tensor
     y: Tensor
+    squares_x: Tensor
+    squares_y: Tensor
     products: Tensor
 
     @classmethod
     def zero(cls, count: int, width: int) -> _Blocks:
-        x, y = (torch.zeros(count, width, dtype=torch.float64) for _ in range(2))
-        return cls(torch.zeros(count, dtype=torch.float64), x, y, torch.zeros(count, width, width))
+        x, y, squares_x, squares_y = (torch.zeros(count, width, dtype=torch.float64) for _ in range(4))
+        rows, products = torch.zeros(count, dtype=torch.float64), torch.zeros(count, width, width)
+        return cls(rows, x, y, squares_x, squares_y, products)
 
     def add(self, block: int, found: _Sums) -> None:
-        self.rows[block] += found.rows
-        self.x[block] += found.x
-        self.y[block] += found.y
+        for name in ("rows", "x", "y", "squares_x", "squares_y"):
+            getattr(self, name)[block] += getattr(found, name)
         self.products[block] += found.product
 
-    def products_with(self, gradient: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """Return sum_ij gradient_ij (X - a)'(Y - b)_ij of each block, [G]."""
+    def products_with(self, every: Sequence[tuple[Tensor, Tensor, Tensor]]) -> list[Tensor]:
+        """Return sum_ij M_ij (X - a)'(Y - b)_ij of each block, [G], for some M [d, d], a [d] and b [d]."""
         # float64 a block at a time: what is summed cancels.
-        flat = gradient.flatten()
-        whole = torch.stack([product.flatten().double() @ flat for product in self.products])
-        return whole - self.x @ (gradient @ b) - self.y @ (a @ gradient) + self.rows * (a @ gradient @ b)
+        flat = torch.stack([matrix.flatten() for matrix, _, _ in every])
+        whole = torch.stack([flat @ product.flatten().double() for product in self.products], dim=1)
+        return [
+            sums - self.x @ (matrix @ b) - self.y @ (a @ matrix) + self.rows * (a @ matrix @ b)
+            for sums, (matrix, a, b) in zip(whole, every, strict=True)
+        ]
+
+    def squares(self, a: Tensor, b: Tensor, factors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the squared lengths of the rows less a and b, times factors, summed over each block, [G] and [G]."""
+
+        def of(squares: Tensor, sums: Tensor, at: Tensor, scale: Tensor) -> Tensor:
+            return (squares - 2 * sums * at + self.rows[:, None] * at.square()) @ scale.square()
+
+        return of(self.squares_x, self.x, a, factors[0]), of(self.squares_y, self.y, b, factors[1])

@@ -87,10 +87,14 @@ def measure(
         with watch.part("knn_overlap"):
             local = near.overlap(a, b)
         with watch.part("chance"):
-            chances = _chances(stores, tokens, shared.columns, shared.batches, (a, b), standardised=True)
+            n = len(tokens.order)
+            states = stores[0].read(a, 0, n), stores[1].read(b, 0, n)
+            columns = shared.columns[0][a], shared.columns[1][b]
+            chances = _chances(states, tokens, columns, shared.batches, standardised=True)
             chances_kept = chances
-            if shared.kept_columns is not None and tokens.kept < len(tokens.order):
-                chances_kept = _chances(stores, tokens.without_sinks(), shared.kept_columns, shared.batches, (a, b))
+            if (kept := shared.kept_columns) is not None and tokens.kept < n:
+                chances_kept = _chances(states, tokens.without_sinks(), (kept[0][a], kept[1][b]), shared.batches)
+            del states
         with watch.part("linear_probe"):
             probed = None if probe is None else probe.layer(intervals, number, a, b)
         entries = _Entries(intervals, number)
@@ -208,31 +212,29 @@ def _both_sides(stores: Stores, tokens: Tokens, n: int) -> tuple[list[Columns], 
 
 
 def _chances(
-    stores: Stores,
+    states: tuple[Tensor, Tensor],
     tokens: Tokens,
-    columns: tuple[list[Columns], list[Columns]],
+    columns: tuple[Columns, Columns],
     batches: Tensor | None,
-    pair: tuple[int, int],
     *,
     standardised: bool = False,
 ) -> dict[str, float]:
     """Return what the measures say of tokens and those of other sentences at the same place, NaN where unknown.
 
-    Linear CKA of ``standardised`` columns too, if that is asked for.
+    Linear CKA of ``standardised`` columns too, if that is asked for. States are [n, d_a] and [n, d_b].
     """
     found = dict.fromkeys(_CHANCES, math.nan)
     rows = (tokens.partners >= 0).nonzero().flatten()
-    if len(rows) and stores[0].width == stores[1].width:
+    x, y = states
+    if len(rows) and x.shape[1] == y.shape[1]:
         some = rows[:: max(1, len(rows) // _CHANCE_ROWS)]
-        n = len(tokens.order)
-        x, y = stores[0].read(pair[0], 0, n)[some], stores[1].read(pair[1], 0, n)[tokens.partners[some]]
-        found["dimension_correlation"] = paired_correlation(x, y, (columns[0][pair[0]], columns[1][pair[1]]))
+        found["dimension_correlation"] = paired_correlation(x[some], y[tokens.partners[some]], columns)
     if batches is not None:
-        most = max(1, _CHANCE_ROWS // batches.shape[1])
-        found["biased"], found["debiased"] = fast.chance_cka(stores, columns, pair, batches[:most], tokens)
+        some = batches[: max(1, _CHANCE_ROWS // batches.shape[1])]
+        found["biased"], found["debiased"] = fast.chance_cka(states, columns, some, tokens)
         if standardised:
             found["standardised_biased"], found["standardised_debiased"] = fast.chance_cka(
-                stores, columns, pair, batches[:most], tokens, standardised=True
+                states, columns, some, tokens, standardised=True
             )
     return found
 

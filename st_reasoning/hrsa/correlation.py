@@ -12,7 +12,6 @@ from torch import Tensor
 
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa.facts import Columns
-from st_reasoning.hrsa.measures.columns import FLOAT32_RUN
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
 
@@ -49,20 +48,17 @@ def correlations(
     by_block = torch.zeros(tokens.block_count, count_a, count_b, dtype=torch.float64)
     by_column = torch.zeros(width, count_a, count_b)
     squares = torch.zeros(tokens.block_count, len(every), width)
-    buffer = torch.empty(len(every), min(n, most), width)
     for start, stop, block in _runs(tokens, n, most):
+        # Columns apart, so that one product for each sums over rows: what it is over all columns is the sum of these.
+        columnwise = torch.empty(len(every), width, stop - start)
         for number, (store, layer) in enumerate(sources):
-            torch.addcmul(
-                offsets[number], store.read(layer, start, stop), factors[number], out=buffer[number, : stop - start]
-            )
-        rows = buffer[:, : stop - start]
-        flat = rows.flatten(start_dim=1)
-        for first in range(0, flat.shape[1], FLOAT32_RUN):
-            run = flat[:, first : first + FLOAT32_RUN]
-            by_block[block] += (run[:count_a] @ run[count_a:].T).double()
-        columnwise = rows.permute(2, 0, 1).contiguous()
-        by_column += columnwise[:, :count_a] @ columnwise[:, count_a:].transpose(1, 2)
-        squares[block] += columnwise.square().sum(dim=2).T
+            rows = torch.addcmul(offsets[number], store.read(layer, start, stop), factors[number])
+            columnwise[number] = rows.T
+        squares[block] += torch.linalg.vector_norm(columnwise, dim=2).square()
+        by_layer = columnwise.transpose(0, 1)
+        products = by_layer[:, :count_a] @ by_layer[:, count_a:].transpose(1, 2)
+        by_column += products
+        by_block[block] += products.sum(dim=0, dtype=torch.float64)
     value = by_block.sum(dim=0) / used
     shrunk = torch.einsum("jab,gaj->gab", by_column, squares[:, :count_a])
     shrunk += torch.einsum("jab,gbj->gab", by_column, squares[:, count_a:])

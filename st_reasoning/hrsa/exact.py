@@ -16,7 +16,7 @@ from torch import Tensor
 from st_reasoning.hrsa import measures
 from st_reasoning.hrsa.facts import Columns
 from st_reasoning.hrsa.fast import CKA, AllCKA
-from st_reasoning.hrsa.measures.columns import FLOAT32_RUN, row_blocks
+from st_reasoning.hrsa.measures.columns import FLOAT32_RUN, products, row_blocks
 from st_reasoning.hrsa.measures.minibatch import block_products, block_sums, ratio, without
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
@@ -149,7 +149,7 @@ def _sums(
             tiles = buffer[:, : (low - top) * (stop - start)].view(len(sources), low - top, stop - start)
             for source, tile in zip(guards or sources, tiles, strict=True):
                 rows = source.rows(top, low)
-                torch.mm(rows, (rows if left is right else source.rows(start, stop)).T, out=tile)
+                products(rows, rows if left is right else source.rows(start, stop), out=tile)
                 if left is right:
                     tile.fill_diagonal_(0)
             if kept is not None and stop <= tokens.kept:

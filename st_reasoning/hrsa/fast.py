@@ -15,6 +15,7 @@ from torch import Tensor
 
 from st_reasoning.hrsa import measures
 from st_reasoning.hrsa.facts import Columns
+from st_reasoning.hrsa.measures.columns import products
 from st_reasoning.hrsa.measures.minibatch import PairSums
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
@@ -159,7 +160,7 @@ class _Layers:
             standard = picked.sub_(found.mean.float()).mul_(found.factors.float())
             rows.append((centred.view(*places.shape, -1), standard.view(*places.shape, -1)))
         for target, left, right in zip((out, plain), *rows, strict=True):
-            torch.bmm(left, right.transpose(1, 2), out=target)
+            products(left, right, out=target)
 
 
 @dataclass(frozen=True)
@@ -237,9 +238,8 @@ def _pairs(tokens: Tokens, left: Tensor, right: Tensor) -> float:
 
 
 def chance_cka(
-    stores: tuple[Store, Store],
-    columns: tuple[list[Columns], list[Columns]],
-    pair: tuple[int, int],
+    states: tuple[Tensor, Tensor],
+    columns: tuple[Columns, Columns],
     batches: Tensor,
     tokens: Tokens,
     *,
@@ -248,9 +248,8 @@ def chance_cka(
     """Return biased and debiased CKA of a layer's tokens with those of other sentences, see ``Tokens.partners``.
 
     Args:
-        stores: The two models.
-        columns: Facts of every layer over all n rows.
-        pair: The layers.
+        states: [n, d_a] and [n, d_b], the rows of the layers.
+        columns: Facts of the layers over all n rows.
         batches: [M, b], rows of minibatches, -1 where there is none.
         tokens: With their partners.
         standardised: Whether of columns with variance 1.
@@ -263,9 +262,8 @@ def chance_cka(
         return math.nan, math.nan
     p, share = int(paired.sum()), _pairs(tokens, paired, paired)
     grams, rows_of = [], []
-    for side, (layer, rows, of) in enumerate(((pair[0], batches, torch.arange(n)), (pair[1], theirs, partners))):
-        found = columns[side][layer]
-        picked = stores[side].read(layer, 0, n)[rows.clamp_min(0).flatten()]
+    for x, found, rows, of in zip(states, columns, (batches, theirs), (torch.arange(n), partners), strict=True):
+        picked = x[rows.clamp_min(0).flatten()]
         factors = found.factors.float() if standardised else found.scale
         picked = ((picked - found.mean.float()) * factors).view(*rows.shape, -1)
         grams.append(picked @ picked.transpose(1, 2))

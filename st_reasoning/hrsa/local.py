@@ -19,8 +19,9 @@ from st_reasoning.hrsa.settings import Settings
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
 
-# Most lists without the query's own type follow from one that is this much longer.
-_SPARE = 64
+# Most lists without the query's own type follow from one that is this much longer; a longer spare costs more than it
+# saves (measured: 0.66 s instead of 0.68 s with 64 for 2,048 queries).
+_SPARE = 16
 # Queries that tell how much two layers share by chance, and of the search in standardised columns, by one of "fast".
 _CHANCE_QUERIES = 128
 _STANDARDISED_SHARE = 8
@@ -80,8 +81,8 @@ class Neighbours:
         self.queries = torch.arange(n) if exact else draw(tokens, settings.queries, settings.seed)
         few = settings.queries if exact else max(1, settings.queries // _STANDARDISED_SHARE)
         self.standardised_queries = draw(tokens, few, settings.seed)
-        self.asked = self._asked(self.queries)
-        self.standardised_asked = self._asked(self.standardised_queries)
+        self.questions = _Questions.of(self.queries, tokens.partners)
+        self.standardised_questions = _Questions.of(self.standardised_queries, tokens.partners)
         sinks = torch.arange(n) >= tokens.kept
         self.sinks = sinks if tokens.usable and tokens.kept < n and self.sizes[-1] < tokens.kept - 1 else None
         self._last: tuple[int, _Found] | None = None
@@ -98,30 +99,20 @@ class Neighbours:
             self._last = b, self._search(1, b)
         y = self._last[1]
         n, kept = len(self.tokens.order), self.tokens.kept
-        every = self._overlap(x.every, y.every, self.queries, self.asked)
+        every = self._overlap(x.every, y.every, self.questions)
         without_sinks = every if kept == n else None
         if x.without_sinks is not None and y.without_sinks is not None:
-            without_sinks = self._overlap(x.without_sinks, y.without_sinks, self.queries, self.asked, rows=kept)
+            without_sinks = self._overlap(x.without_sinks, y.without_sinks, self.questions, rows=kept)
         middle = self.sizes[len(self.sizes) // 2]
         near_x, near_y = x.every.near[:, :middle], y.every.near[:, :middle]
         return Local(
             every=every,
-            other_types=self._overlap(x.other_types, y.other_types, self.queries, self.asked),
+            other_types=self._overlap(x.other_types, y.other_types, self.questions),
             without_sinks=without_sinks,
-            standardised=self._overlap(
-                x.standardised, y.standardised, self.standardised_queries, self.standardised_asked
-            ),
+            standardised=self._overlap(x.standardised, y.standardised, self.standardised_questions),
             hubness=(hubness(near_x, n), hubness(near_y, n)),
             same_type_share=(self._same_type(near_x), self._same_type(near_y)),
         )
-
-    def _asked(self, queries: Tensor) -> Tensor:
-        """Return places among the queries of some that have a partner, to tell what chance gives.
-
-        Their neighbours are known in the first model, those of their partners are asked of the second.
-        """
-        paired = (self.tokens.partners[queries] >= 0).nonzero().flatten()
-        return paired[:: max(1, len(paired) // _CHANCE_QUERIES)][:_CHANCE_QUERIES]
 
     def _search(self, side: int, layer: int) -> _Found:
         x = self.stores[side].read(layer, 0, len(self.tokens.order))
@@ -130,24 +121,26 @@ class Neighbours:
         if self.sinks is not None:
             without.append(knn.Excluded(rows=self.sinks))
 
-        def near(units: Tensor, queries: Tensor, asked: Tensor, without: list[knn.Excluded]) -> list[_Near]:
-            partners = self.tokens.partners[queries[asked]] if side == 1 else asked[:0]
+        def near(units: Tensor, questions: _Questions, without: list[knn.Excluded]) -> list[_Near]:
             spare = min(_SPARE, len(units) - 1 - self.length) if without else 0
-            found = (knn.neighbours(units, of, self.length, without=without, spare=spare) for of in (queries, partners))
-            return [_Near(*both) for both in zip(*found, strict=True)]
+            rows = torch.cat([questions.queries, questions.extra]) if side == 1 else questions.queries
+            found = knn.neighbours(units, rows, self.length, without=without, spare=spare)
+            of_partners = questions.places if side == 1 else questions.places[:0]
+            return [_Near(lists[: len(questions.queries)], lists[of_partners]) for lists in found]
 
-        every, other_types, *without_sinks = near(units, self.queries, self.asked, without)
+        every, other_types, *without_sinks = near(units, self.questions, without)
         del units
         found = self.columns[side][layer]
         x.sub_(found.mean.float()).mul_(found.factors.float())
         lengths = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         x.div_(lengths.clamp_min(torch.finfo(torch.float32).tiny))
-        (standardised,) = near(x, self.standardised_queries, self.standardised_asked, [])
+        (standardised,) = near(x, self.standardised_questions, [])
         return _Found(every, other_types, standardised, *without_sinks)
 
-    def _overlap(self, x: _Near, y: _Near, queries: Tensor, asked: Tensor, *, rows: int | None = None) -> Overlap:
+    def _overlap(self, x: _Near, y: _Near, questions: _Questions, *, rows: int | None = None) -> Overlap:
         """Return the overlap of two lists, of queries below ``rows`` alone and with such partners, if that is given."""
         partners, near_x, near_y = self.tokens.partners, x.near, y.near
+        queries, asked = questions.queries, questions.asked
         theirs, of_partners = near_x[asked], y.of_partners
         if rows is not None:
             below, both = queries < rows, (queries[asked] < rows) & (partners[queries[asked]] < rows)
@@ -164,6 +157,38 @@ class Neighbours:
     def _same_type(self, near: Tensor) -> float:
         types = self.tokens.types
         return float((types[near] == types[self.queries][:, None]).double().mean())
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """Rows whose neighbours are looked for, and which of them tell what chance gives.
+
+    Those must have a partner: their neighbours are known in the first model, those of their partners are asked of the
+    second. Where enough partners are queries themselves, nothing more is asked.
+
+    Attributes:
+        queries: [q], rows, ascending.
+        asked: [p], places among the queries.
+        extra: Rows of partners that are no queries, asked of the second model beside the queries.
+        places: [p], where the partner of each of ``asked`` is in the queries followed by ``extra``.
+    """
+
+    queries: Tensor
+    asked: Tensor
+    extra: Tensor
+    places: Tensor
+
+    @classmethod
+    def of(cls, queries: Tensor, partners: Tensor) -> _Questions:
+        """Choose among queries [q], ascending, by the partners [n] of all rows."""
+        theirs = partners[queries]
+        paired, inside = theirs >= 0, torch.isin(theirs, queries)
+        enough = int(inside.sum()) >= min(_CHANCE_QUERIES, int(paired.sum()))
+        asked = (inside if enough else paired).nonzero().flatten()
+        asked = asked[:: max(1, len(asked) // _CHANCE_QUERIES)][:_CHANCE_QUERIES]
+        if enough:
+            return cls(queries, asked, queries[:0], torch.searchsorted(queries, theirs[asked]))
+        return cls(queries, asked, theirs[asked], len(queries) + torch.arange(len(asked)))
 
 
 @dataclass(frozen=True)

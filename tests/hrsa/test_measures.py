@@ -14,7 +14,7 @@ from torch import Tensor
 
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa import measures
-from st_reasoning.hrsa.measures import cka
+from st_reasoning.hrsa.measures import cka, neighbours
 
 # What float32 rounding leaves between a measure and its float64 definition; measured below 1e-6.
 FLOAT32 = 2e-6
@@ -242,6 +242,21 @@ def test_knn_overlap_equals_sklearn(monkeypatch):
     monkeypatch.setattr("st_reasoning.hrsa.measures.neighbours.SIMILARITIES", 120 * 7)  # 7 queries at a time
     assert measures.knn_overlap(x, y, k=[1, 5, 30, 119]) == pytest.approx(expected, abs=1e-12)
     assert measures.knn_overlap(x, y, k=5) == pytest.approx({5: expected[5]}, abs=1e-12)
+
+
+def test_equal_rows_are_neighbours_in_row_order_wherever_they_stand():
+    # A product of matrices may round equal rows differently: OpenBLAS does, in other columns for other numbers of rows.
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1003, 64, generator=generator)
+    equal = torch.randperm(1003, generator=generator)[:300].sort().values
+    x[equal] = x[equal[0]].clone()
+    units = neighbours.unit_rows(x, "x")
+    queries = equal[torch.tensor([0, 17, 150, 299])]
+    (near,) = neighbours.neighbours(units, queries, 50)
+    for query, found in zip(queries, near, strict=True):
+        assert found.tolist() == equal[equal != query][:50].tolist()
+    bits = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0], [0.5, 1.0]])
+    assert [found.tolist() for found in neighbours._repeated(bits)] == [[2], [0]]
 
 
 def test_knn_overlap_of_bfloat16_states_looks_at_float32_similarities():

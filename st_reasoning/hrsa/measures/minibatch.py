@@ -109,7 +109,7 @@ class PairSums:
             # Sums over a row of the Gram matrices are float32, over rows float64.
             by_row = (grams[:, rows] * roots[rows]).transpose(0, 1)
             self.cross.index_add_(0, blocks[rows], (by_row[:, a] @ by_row[:, b].transpose(1, 2)).double())
-            own = by_row.square().sum(dim=2).double()
+            own = torch.linalg.vector_norm(by_row, dim=2).double().square()
             self.own_a.index_add_(0, blocks[rows], own[:, a])
             self.own_b.index_add_(0, blocks[rows], own[:, b])
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa.measures._check import check_pair
-from st_reasoning.hrsa.measures.columns import row_blocks
+from st_reasoning.hrsa.measures.columns import products, row_blocks
 
 # Similarities held at once: 16 MB, a product wide enough for a GEMM to be fast.
 SIMILARITIES = 1 << 22
@@ -98,23 +98,45 @@ def neighbours(
     Returns:
         [q, length], and one more of that shape for each of ``without``, -1 where there are too few.
     """
-    n, none = len(units), queries.new_empty(0, length)
-    found = [[none] for _ in range(1 + len(without))]
-    for start, stop in row_blocks(len(queries), n, SIMILARITIES):
+    n = len(units)
+    found = [queries.new_empty(len(queries), length) for _ in range(1 + len(without))]
+    parts = list(row_blocks(len(queries), n, SIMILARITIES))
+    again, first_of = _repeated(units)
+    # One buffer for all parts: pages that are new each time cost as much as a third of the products.
+    buffer = units.new_empty(max((stop - start for start, stop in parts), default=0), n)
+    for start, stop in parts:
         rows = queries[start:stop]
-        similarity = units[rows] @ units.T
+        similarity = products(units[rows], units, out=buffer[: stop - start])
+        if len(again):
+            # A BLAS may round equal rows differently, depending on where they stand.
+            similarity[:, again] = similarity[:, first_of]
         similarity[torch.arange(len(rows), device=rows.device), rows] = -torch.inf
         near = nearest(similarity, length + spare)
-        found[0].append(near[:, :length])
-        for part, excluded in zip(found[1:], without, strict=True):
-            left = excluded.of(rows, near) | (near < 0)
-            few = (~left).sum(dim=1) < length
-            # A stable sort brings those that stay to the front, in their order.
-            part.append(near.gather(1, left.byte().argsort(dim=1, stable=True)[:, :length]))
+        found[0][start:stop] = near[:, :length]
+        for lists, excluded in zip(found[1:], without, strict=True):
+            stays = ~(excluded.of(rows, near) | (near < 0))
+            rank = stays.cumsum(dim=1)
+            few = rank[:, -1] < length
+            first = stays & (rank <= length) & ~few[:, None]
+            lists[start:stop][~few] = near[first].view(-1, length)
             if few.any():
                 masked = similarity[few].masked_fill_(excluded.of(rows[few], slice(None)), -torch.inf)
-                part[-1][few] = nearest(masked, length)
-    return [torch.cat(part) for part in found]
+                lists[start:stop][few] = nearest(masked, length)
+    return found
+
+
+def _repeated(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows of x [n, d] that are equal to an earlier one bit by bit, and the first of each, [p] and [p]."""
+    bits = x.view(torch.int32 if x.element_size() == 4 else torch.int64)
+    weights = torch.randint(1, 2**31 - 1, x.shape[1:], generator=torch.Generator().manual_seed(0)).to(bits)
+    # Integer sums do not depend on their order: equal rows have equal keys, a block of rows in a cache at a time.
+    keys = torch.cat([(bits[start:stop] * weights).sum(dim=1) for start, stop in row_blocks(*x.shape)])
+    names, numbers = torch.unique(keys, return_inverse=True)
+    every = torch.arange(len(x), device=x.device)
+    firsts = torch.full_like(names, len(x)).scatter_reduce_(0, numbers, every, "amin")[numbers]
+    again = (firsts < every).nonzero().flatten()
+    again = again[(x[again] == x[firsts[again]]).all(dim=1)]
+    return again, firsts[again]
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def solve(train: Sequence[Moments], test: Sequence[Moments]) -> ProcrustesFit:
     for name, square, mean in (("x", fit.xx, centre[0]), ("y", fit.yy, centre[1])):
         if square <= NO_VARIANCE * (square + fit.rows * mean.square().sum()):
             raise InputError(f"{name}: expected training rows that differ, got the same row {train_rows} times")
-    left, singular, right = torch.linalg.svd(fit.xy)
+    left, singular, right = _svd(fit.xy)
     fitted = left @ right
     scale = float(singular.sum() / fit.xx)
     if held_out.yy <= NO_VARIANCE * (held_out.yy + held_out.rows * centre[1].square().sum()):
@@ -140,6 +140,15 @@ def solve(train: Sequence[Moments], test: Sequence[Moments]) -> ProcrustesFit:
         singular=(left, singular, right),
         centre=centre,
     )
+
+
+def _svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U, S and V' of a matrix [d, d]."""
+    if matrix.device.type != "cpu":
+        return tuple(torch.linalg.svd(matrix))
+    # NumPy's LAPACK, on the same memory, takes a fifth less (measured on an AMD EPYC, d = 576).
+    left, singular, right = np.linalg.svd(matrix.numpy())
+    return torch.from_numpy(left), torch.from_numpy(singular), torch.from_numpy(right)
 
 
 def entropy_gradient(fit: ProcrustesFit) -> Tensor:
