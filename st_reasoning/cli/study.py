@@ -13,7 +13,7 @@ from st_reasoning.cli.base import JSON, OUTPUT, answer, given, working
 @click.command()
 @click.argument("recipe", default="micro")
 @click.option("--output", type=OUTPUT, help="The study's folder, by default runs/NAME; a second call continues there.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Steps side by side.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Steps side by side: by default 1, or 100 jobs of slurm.")
 @click.option("--executor", type=click.Choice(["here", "processes", "slurm", "local-submitit"]),
               help="By default here, or with several jobs in processes of their own.")  # fmt: skip
 @click.option("--partition", help="For slurm.")
@@ -29,7 +29,7 @@ def study(
     recipe: str,
     output: Path | None,
     as_json: bool,
-    jobs: int,
+    jobs: int | None,
     executor: Any,
     partition: str | None,
     gpus: int | None,
@@ -68,6 +68,7 @@ def study(
         answer(planned, as_json, describe(planned))
         return
     limits = {"slurm_partition": partition, "gpus_per_node": gpus, "cpus_per_task": cpus}
+    jobs = jobs or (100 if executor == "slurm" else 1)
     running = Running(
         executor=executor or ("here" if jobs == 1 else "processes"),
         jobs=jobs,

@@ -185,12 +185,14 @@ class TrainingRecipe:
 
     @classmethod
     def read(cls, path: Path) -> TrainingRecipe:
-        """Read a recipe file: a training recipe, or the ``training`` part of a study's.
+        """Read a recipe file: a training recipe, or the ``training`` part of a study's (also the resolved one).
 
         Raises:
             InputError: for a missing or malformed file, an unknown key, or a wrong value.
         """
         value = read_yaml(path)
+        if set(value) == {"recipe", "versions"}:
+            value = value["recipe"]
         return parse(cls, value.get("training", value), where=str(path))
 
     def conversion(self) -> dict[str, Any]:

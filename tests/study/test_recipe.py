@@ -38,6 +38,7 @@ def test_what_was_resolved_reads_back_as_the_same_recipe(tmp_path: Path) -> None
     )
     write_resolved(tmp_path / "recipe.yaml", recipe)
     assert StudyRecipe.read(tmp_path / "recipe.yaml") == recipe
+    assert TrainingRecipe.read(tmp_path / "recipe.yaml") == TRAINING
 
 
 def test_a_recipe_needs_something_to_score() -> None:

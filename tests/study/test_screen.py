@@ -71,7 +71,7 @@ def screened(*entries: tuple[str, float, float | None]) -> dict[str, Any]:
     return {
         "backbones": [
             {
-                "label": label, "short": short, "untrained": 1.0, "probe": short,
+                "label": label, "short": short, "gain": -short, "untrained": 1.0, "probe": short,
                 "hrsa": None if cka is None else {"linear_cka": {"value": cka}},
             }
             for label, short, cka in entries
@@ -83,7 +83,7 @@ def test_agreement_is_of_ranks() -> None:
     found = agreement(screened(("a", 1, None), ("b", 2, 0.9), ("c", 30, 0.5)), {"a": 5, "b": 6, "c": 7, "d": 0})
     assert found["models"] == 3
     assert found["orders"]["short"]["kendall"] == found["orders"]["probe"]["spearman"] == 1.0
-    assert found["orders"]["linear_cka"]["kendall"] == -1.0
+    assert found["orders"]["linear_cka"]["kendall"] == found["orders"]["gain"]["kendall"] == -1.0
     assert found["orders"]["untrained"] is None  # all are equal
     with pytest.raises(InputError, match="three backbones or more that the study has scored too, got 2"):
         agreement(screened(("a", 1, None), ("b", 2, 0.9)), {"a": 5, "b": 6})
