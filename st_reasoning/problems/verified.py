@@ -6,6 +6,7 @@ pay a part for an answer that merely contains the right one. A policy finds such
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from st_reasoning.problems.gsm import gsm_problems, gsm_templates, gym_items, he
 
 # What stands before the answer, in its last line, as in GSM8K.
 MARK = "####"
+
+# The share of questions that nothing is trained on.
+HELD_OUT = 0.1
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,8 @@ def verified_problems(
         families: What differs from the families' defaults, by name; some of ``FAMILIES``.
         count: How many in all.
         seed: The seed; each family has its own stream.
-        held_out: Whether ``gsm_symbolic`` draws from the templates that nothing is trained on, instead of the others.
+        held_out: Whether to draw what nothing here is trained on, instead of the rest, whatever the seeds: of
+            ``gsm_symbolic`` other templates, of the other families the questions of :func:`is_held_out`.
         exclude: Questions that must not come.
 
     Raises:
@@ -161,6 +166,14 @@ def verified_problems(
     return [problems[place] for place in range(per_family) for problems in drawn][:count]
 
 
+def is_held_out(question: str) -> bool:
+    """Return whether nothing may be trained on a question: a tenth of all, by the SHA-256 of each alone.
+
+    So models that were trained one after another, on problems drawn with any seeds, can be asked the same questions.
+    """
+    return int.from_bytes(hashlib.sha256(question.encode()).digest()[:4], "big") < HELD_OUT * 2**32
+
+
 def _gsm(name: str, settings: Mapping[str, Any], count: int, seed: int, held_out: bool) -> Iterator[VerifiedProblem]:
     if settings:
         raise InputError(f"{name}: expected no settings, got {', '.join(settings)}")
@@ -171,14 +184,19 @@ def _gsm(name: str, settings: Mapping[str, Any], count: int, seed: int, held_out
 
 
 def _drawn(name: str, settings: Mapping[str, Any], count: int, seed: int, held_out: bool) -> Iterator[VerifiedProblem]:
-    """Yield what reasoning-gym draws; of ``held_out`` the seed takes care."""
+    """Yield what reasoning-gym draws on one side of the split by question."""
     family = FAMILIES[name]
-    # Small settings repeat themselves.
-    items = gym_items(name, 20 * count, seed, {**family.settings, **settings})
+    # Small settings repeat themselves; of the side that is held out, one in ten comes.
+    items = gym_items(
+        name, 20 * count * (round(1 / HELD_OUT) if held_out else 1), seed, {**family.settings, **settings}
+    )
     for item in items:
         question = str(item["question"])
         for part in family.without:
             question = question.replace(part, "")
+        question = " ".join(question.split())
+        if is_held_out(question) is not held_out:
+            continue
         answer = str(item["answer"])
         solution = "\n".join([*family.steps(item), f"{MARK} {answer}"])
-        yield VerifiedProblem(name, " ".join(question.split()), solution, answer)
+        yield VerifiedProblem(name, question, solution, answer)

@@ -16,7 +16,7 @@ def find_recipe(name: str) -> Path:
         InputError: for a name that is none of theirs; a missing file is left to whoever reads it.
     """
     path = Path(name)
-    if path.suffix or len(path.parts) != 1 or path.exists():
+    if path.suffix or len(path.parts) != 1 or path.is_file():
         return path
     known = {file.stem: file for folder in _folders() for file in sorted(folder.glob("*.yaml"))}
     if name not in known:

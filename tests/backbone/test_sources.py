@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from st_reasoning.attention import probe_attention
-from st_reasoning.backbone import audit, convert, load_causal_lm, save_causal_lm, save_embedder
+from st_reasoning.backbone import audit, convert, load_causal_lm, resolve, save_causal_lm, save_embedder
 from st_reasoning.backbone.composite import language_part
 from st_reasoning.errors import ConversionError, InputError
 from st_reasoning.study.steps import convert_backbone
@@ -182,3 +182,46 @@ def test_what_is_no_causal_language_model_is_refused_and_nothing_is_written(
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 400
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+# A folder inside an installed package
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that is installed, raises when it is imported, and holds an LLM."""
+    folder = tmp_path / "llm_in_a_package"
+    make_llama(folder / "models" / "tiny")
+    (folder / "__init__.py").write_text("raise ImportError('it needs what is not there')")
+    (folder / "notes.txt").write_text("no model")
+    monkeypatch.syspath_prepend(tmp_path)
+    return folder
+
+
+def test_a_folder_inside_a_package_is_the_same_backbone(package: Path, tmp_path: Path) -> None:
+    name = "package:llm_in_a_package/models/tiny"
+    found = resolve(name)
+    assert (found.kind, found.label, found.location) == ("folder", "tiny", str(package / "models" / "tiny"))
+    save_embedder(convert(name), tmp_path / "inside")
+    save_embedder(convert(found.location), tmp_path / "by_path")
+    first, second = (SentenceTransformer(str(tmp_path / copy)).encode(TEXTS) for copy in ("inside", "by_path"))
+    np.testing.assert_array_equal(first, second)
+    assert audit(name, found.location).differences == ()
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [
+        ("models/small", r"the package llm_in_a_package has no models/small; it holds models/tiny"),
+        (
+            "models",
+            r"the folder package:llm_in_a_package/models has no config\.json; expected a folder of a causal LLM",
+        ),
+        ("notes.txt", r"is a file that does not end in \.gguf"),
+        ("../elsewhere", r"leads out of the package llm_in_a_package"),
+        ("", r"expected package:PACKAGE/FOLDER or package:PACKAGE/FILE\.gguf"),
+    ],
+)
+def test_what_is_no_backbone_inside_a_package_is_refused(package: Path, inside: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        resolve(f"package:llm_in_a_package/{inside}")

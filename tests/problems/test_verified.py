@@ -9,8 +9,10 @@ import pytest
 from st_reasoning.errors import InputError
 from st_reasoning.problems.verified import (
     FAMILIES,
+    HELD_OUT,
     VerifiedProblem,
     final_answer,
+    is_held_out,
     same_answer,
     verified_problems,
 )
@@ -139,6 +141,21 @@ def test_held_out_templates_are_never_trained_on():
     starts = [{problem.solution.split(" ")[0] for problem in some} for some in (trained, held_out)]
     assert all(starts)
     assert {p.question for p in trained}.isdisjoint(p.question for p in held_out)
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "gsm_symbolic"])
+def test_a_question_is_held_out_whatever_the_seed(family: str):
+    """So that models trained one after another, each with a seed of its own, can be asked the same."""
+    for seed in (1, 2):
+        trained = verified_problems({family: {}}, 60, seed=seed)
+        asked = verified_problems({family: {}}, 20, seed=seed, held_out=True)
+        assert {is_held_out(problem.question) for problem in trained} == {False}
+        assert {is_held_out(problem.question) for problem in asked} == {True}
+
+
+def test_a_tenth_of_the_questions_is_held_out():
+    share = sum(is_held_out(f"{a} + {b} =") for a in range(100) for b in range(100)) / 10_000
+    assert abs(share - HELD_OUT) < 4 * (HELD_OUT * (1 - HELD_OUT) / 10_000) ** 0.5
 
 
 @pytest.mark.parametrize(
