@@ -11,7 +11,15 @@ from typing import Any
 from st_reasoning.errors import InputError
 from st_reasoning.micro.corpus import Document, Part, documents
 from st_reasoning.problems.gsm import seed_of
-from st_reasoning.problems.verified import FAMILIES, VerifiedProblem, verified_problems
+from st_reasoning.problems.verified import (
+    FAMILIES,
+    MARK,
+    VerifiedProblem,
+    final_answer,
+    same_answer,
+    verified_problems,
+)
+from st_reasoning.variants.accuracy import Completion, complete
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,28 @@ def held_out_problems(
         kind: verified_problems({family: settings}, count, seed=seed_of(asked.seed, *kind.encode()), held_out=True)
         for kind, (family, settings, count) in kinds.items()
     }
+
+
+def worked_out(
+    model: Any, tokenizer: Any, problems: Sequence[VerifiedProblem], *, max_new_tokens: int, batch_size: int = 100
+) -> dict[str, float]:
+    """Return :func:`last_lines` of a model's greedy completions."""
+    batches = (problems[start : start + batch_size] for start in range(0, len(problems), batch_size))
+    written = [one for some in batches for (one,) in complete(model, tokenizer, some, max_new_tokens=max_new_tokens)]
+    return last_lines(written, problems)
+
+
+def last_lines(written: Sequence[Completion], problems: Sequence[VerifiedProblem]) -> dict[str, float]:
+    """Return the share of completions whose last line is right, marked as the answer or not, and of marked ones.
+
+    Beside what :func:`accuracy` counts, it tells better sums from better manners.
+    """
+    right = [
+        one.ended and same_answer(one.text.strip().split("\n")[-1].removeprefix(MARK).strip(), problem.answer)
+        for one, problem in zip(written, problems, strict=True)
+    ]
+    marked = [one.ended and final_answer(one.text) is not None for one in written]
+    return {"last_line_right": sum(right) / len(right), "marked": sum(marked) / len(marked)}
 
 
 def held_out_texts(corpus: Mapping[str, Part], asked: Examination) -> list[Document]:

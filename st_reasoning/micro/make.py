@@ -15,7 +15,7 @@ from st_reasoning.files import content_hash, read_json, write_json, write_text
 from st_reasoning.micro import CARD, FIGURES, MODELS, backbone_name
 from st_reasoning.micro.card import base_card, card
 from st_reasoning.micro.checksums import write_checksums
-from st_reasoning.micro.figures import Examination, held_out_problems, held_out_texts, kinds_of, perplexity
+from st_reasoning.micro.figures import Examination, held_out_problems, held_out_texts, kinds_of, perplexity, worked_out
 from st_reasoning.micro.pretraining import BaseRecipe, pretrain
 from st_reasoning.variants import VARIANT_RECORD, RLVRRecipe, SFTRecipe, fine_tune, reinforce
 from st_reasoning.variants.accuracy import accuracy
@@ -140,7 +140,10 @@ def examine(recipe: MicroRecipe, output: Path, *, say: Callable[[str], None] = l
             "parameters": int(model.num_parameters()),
             "perplexity": perplexity(model, tokenizer, texts),
             "kinds": {
-                kind: {how: found[how] for how in ("problems", "greedy", "sampled", "cut")}
+                kind: {
+                    **{how: found[how] for how in ("problems", "greedy", "sampled", "cut")},
+                    **worked_out(model, tokenizer, problems[kind], max_new_tokens=asked.max_new_tokens),
+                }
                 for kind, found in solved.items()
             },
         }

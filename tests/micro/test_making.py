@@ -20,14 +20,15 @@ from st_reasoning.files import read_json
 from st_reasoning.micro import CARD, CHECKSUMS, FIGURES, MODELS
 from st_reasoning.micro.checksums import check_files
 from st_reasoning.micro.corpus import OTHER_FAMILIES, Document, Part, documents
-from st_reasoning.micro.figures import perplexity
+from st_reasoning.micro.figures import last_lines, perplexity
 from st_reasoning.micro.make import PHASES, MicroRecipe, make_micro
 from st_reasoning.micro.pretraining import BaseRecipe, packed, pretrain
 from st_reasoning.micro.tokenizer import END, train_tokenizer
 from st_reasoning.problems.gsm import Problem, draw_problem, gsm_templates, held_out_templates
-from st_reasoning.problems.verified import FAMILIES, MARK, is_held_out
+from st_reasoning.problems.verified import FAMILIES, MARK, VerifiedProblem, is_held_out
 from st_reasoning.study.shipped import find_recipe
 from st_reasoning.variants import VARIANT_RECORD
+from st_reasoning.variants.accuracy import Completion
 
 pytest.importorskip("trl", reason="trains: pip install 'st-reasoning[variants]'")
 pytest.importorskip("reasoning_gym", reason="draws the texts: pip install 'st-reasoning[demo]'")
@@ -237,6 +238,13 @@ def test_a_pretraining_that_was_stopped_ends_with_the_same_weights(
     assert record["resumed_at"] == 20
     first, second = (load_file(folder / "general" / "model.safetensors") for folder in (made, tmp_path))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_right_last_line_counts_without_the_mark_too() -> None:
+    said = ["3 + 4 = 7\n#### 7", "3 + 4 = 7\n7", "#### 8", "7 7", ""]
+    written = [*(Completion(text, ended=True) for text in said), Completion("#### 7", ended=False)]
+    problems = [VerifiedProblem("chain_sum", "3 + 4 =", "", "7")] * len(written)
+    assert last_lines(written, problems) == {"last_line_right": 2 / 6, "marked": 2 / 6}
 
 
 def test_the_perplexity_is_that_of_the_definition(made: Path) -> None:
