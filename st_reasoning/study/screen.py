@@ -4,9 +4,9 @@ Each is converted and scored as it is, trained contrastively for some steps on g
 probed, and compared with the first one by HRSA. All of it runs in memory; nothing is written.
 
 How far that may be trusted has to be measured. On seven tiny models of graded quality, as in
-tests/benchmarks/screen_agreement.py, the ranking after 12 steps was rather the reverse of the final one: Kendall -0.43 by
-the study's recipe and one seed, -0.62 by the recipe below and two; the gain over the untrained score had +0.52 and +0.33. With
-seven models none of these is told from 0. :func:`agreement` measures it for a study at hand.
+tests/benchmarks/screen_agreement.py, the ranking after 12 steps was rather the reverse of the final one: Kendall -0.43
+by the study's recipe and one seed, -0.62 by the recipe below and two; the gain over the untrained score had +0.52 and
++0.33. With seven models none of these is told from 0. :func:`agreement` measures it for a study at hand.
 """
 
 from __future__ import annotations
@@ -264,9 +264,9 @@ def agreement(screened: dict[str, Any], final: dict[str, float]) -> dict[str, An
         final: By label.
 
     Returns:
-        ``models``: how many are in both; ``orders``: for the score after the short training, its gain, the untrained score, the
-        probe and the likeness to the first backbone, ``kendall`` and ``spearman`` with two-sided p-values of no
-        association; None where it is not defined; and ``scores``, what was compared.
+        ``models``: how many are in both; ``orders``: for the score after the short training, its gain, the untrained
+        score, the probe and the likeness to the first backbone, ``kendall`` and ``spearman`` with two-sided p-values of
+        no association; None where it is not defined; and ``scores``, what was compared.
 
     Raises:
         InputError: if fewer than three backbones are in both.
