@@ -47,8 +47,11 @@ for name in ("org/no-weights", "org/unknown", "org/no-base"):
         found[name] = str(error)
 training = TrainingRecipe(data=(DataSet("gsm", "Find.", generated=Generated("gsm_symbolic", 8)),))
 pair = Pair("pair", "org/base", Reasoning(backbone="org/lora"))
-recipe = StudyRecipe((pair,), training, ("GSMSymbolicSolutionRetrieval",), (0,), Corpus(templates=3, per_template=6))
-found["imports"] = {s.name: s.inputs["inputs"] for s in plan_study(recipe, out) if s.name.startswith("import/")}
+recipe = StudyRecipe(
+    (pair,), training, ("GSMSymbolicSolutionRetrieval",), seeds=(0,), hrsa=Corpus(templates=3, per_template=6)
+)
+imports = [step for step in plan_study(recipe, out) if step.name.startswith("import/")]
+found["imports"] = {step.name: (step.inputs() if callable(step.inputs) else step.inputs)["inputs"] for step in imports}
 (out / "found.json").write_text(json.dumps(found))
 """
 
