@@ -17,6 +17,7 @@ from st_reasoning.backbone import format_instruction, resolve
 from st_reasoning.backbone.sources import adapter_base, causal_config, loading
 from st_reasoning.errors import InputError
 from st_reasoning.study.contents import Contents
+from st_reasoning.study.labels import backbone_label
 from st_reasoning.study.plan import Step
 from st_reasoning.study.recipe import Pair, StudyRecipe
 from st_reasoning.variants import RLVRRecipe, SFTRecipe
@@ -66,17 +67,16 @@ class Costs:
     def __init__(self, recipe: StudyRecipe, contents: Contents) -> None:
         self.recipe, self.contents = recipe, contents
         self.guesses: dict[str, str] = {}
-        self._label = functools.cache(lambda name: resolve(name).label)
         self._sized = functools.cache(self._size_or_guess)
         self._pairs = {pair.name: pair for pair in recipe.pairs}
         self._backbones = dict(self._labels())
 
     def _labels(self) -> list[tuple[str, str]]:
         """Return the backbone of every label: of a model that is made here the one that it is made from."""
-        found = [(self._label(pair.base), pair.base) for pair in self.recipe.pairs]
+        found = [(backbone_label(pair.base), pair.base) for pair in self.recipe.pairs]
         for pair in self.recipe.pairs:
             named = pair.reasoning.backbone
-            found.append((self._label(named), named) if named is not None else (pair.name, pair.base))
+            found.append((backbone_label(named), named) if named is not None else (pair.name, pair.base))
         return found
 
     def of(self, step: Step) -> Cost:
@@ -167,7 +167,7 @@ class Costs:
     def _compare(self, pair: str) -> Cost:
         arms = self._pairs[pair]
         named = arms.reasoning.backbone
-        sizes = [self._size(self._label(arms.base)), self._size(pair if named is None else self._label(named))]
+        sizes = [self._size(backbone_label(arms.base)), self._size(pair if named is None else backbone_label(named))]
         tokens = self._compared * (2 if self.recipe.hrsa.ceiling else 1)
         return Cost(2 * tokens, sum(2 * tokens * size.body_active for size in sizes))
 

@@ -14,6 +14,7 @@ from st_reasoning.config import to_mapping
 from st_reasoning.errors import InputError
 from st_reasoning.study.contents import Contents
 from st_reasoning.study.curve import compare_along
+from st_reasoning.study.labels import ARMS, arm_label, backbone_label
 from st_reasoning.study.plan import Step
 from st_reasoning.study.recipe import Pair, StudyRecipe
 from st_reasoning.study.steps import (
@@ -27,8 +28,6 @@ from st_reasoning.study.steps import (
 )
 from st_reasoning.training import train
 from st_reasoning.variants import SFTRecipe, fine_tune, reinforce
-
-ARMS = ("base", "reasoning")
 
 
 def lay_out(
@@ -79,8 +78,7 @@ class _Layout:
         self.contents = contents
         self.steps: dict[str, Step] = {}
         self.texts = output / "texts.jsonl" if recipe.hrsa.texts is None else Path(recipe.hrsa.texts)
-        # Both may ask the hub.
-        self._named_label = functools.cache(lambda name: resolve(name).label)
+        # May ask the hub.
         self._is_plain = functools.cache(plain)
         self._named: dict[str, str | None] = {}
         self._users = self._pairs_of_labels()
@@ -90,7 +88,7 @@ class _Layout:
         users: dict[str, list[str]] = {}
         for pair in self.recipe.pairs:
             for arm in ARMS:
-                users.setdefault(self._label(pair, arm), []).append(pair.name)
+                users.setdefault(arm_label(pair, arm), []).append(pair.name)
         return users
 
     def add(
@@ -167,7 +165,7 @@ class _Layout:
 
     def untrained(self, pair: Pair, arm: str) -> None:
         """Convert an arm and evaluate it as it is."""
-        (backbone, needs), label = self._backbone(pair, arm), self._label(pair, arm)
+        (backbone, needs), label = self._backbone(pair, arm), arm_label(pair, arm)
         folder = self.output / "embedders" / label / "untrained"
         options = self.recipe.training.conversion()
         run = functools.partial(convert_backbone, backbone, folder, overwrite=True, **options)
@@ -180,7 +178,7 @@ class _Layout:
 
     def trained(self, pair: Pair, arm: str, seed: int) -> None:
         """Train an arm and evaluate it."""
-        (backbone, needs), label = self._backbone(pair, arm), self._label(pair, arm)
+        (backbone, needs), label = self._backbone(pair, arm), arm_label(pair, arm)
         folder = self.output / "embedders" / label / f"seed-{seed}"
         name = f"train/{label}/seed-{seed}"
         keep = self.recipe.hrsa.curve
@@ -213,7 +211,7 @@ class _Layout:
 
     def compare_embedders(self, pair: Pair, seed: int) -> None:
         """Compare the trained embedders of one seed."""
-        labels = [self._label(pair, arm) for arm in ARMS]
+        labels = [arm_label(pair, arm) for arm in ARMS]
         a, b = (str(self.output / "embedders" / label / f"seed-{seed}") for label in labels)
         needs = tuple(f"train/{label}/seed-{seed}" for label in labels)
         # Prompts are part of what is shown: where they may differ, so may the order's hash.
@@ -222,7 +220,7 @@ class _Layout:
 
     def curve(self, pair: Pair, seed: int) -> None:
         """Compare the two trainings of one seed, checkpoint by checkpoint."""
-        labels = [self._label(pair, arm) for arm in ARMS]
+        labels = [arm_label(pair, arm) for arm in ARMS]
         folders = [self.output / "embedders" / label for label in labels]
         place = self.output / "curve" / pair.name / f"seed-{seed}.json"
         longest, k = self._longest(), min(self.recipe.hrsa.k)
@@ -286,7 +284,7 @@ class _Layout:
 
     def _existing(self, backbone: str) -> None:
         """Take note of a backbone that the recipe names; one that is no plain folder becomes one first."""
-        self._claim(self._named_label(backbone), backbone)
+        self._claim(backbone_label(backbone), backbone)
         for name in self._import_of(backbone):
             folder = self._import_folder(backbone)
             run = functools.partial(import_backbone, backbone, folder)
@@ -311,11 +309,11 @@ class _Layout:
         return self.contents.backbone(pair.base if arm == "base" else str(pair.reasoning.backbone))
 
     def _import_folder(self, backbone: str) -> Path:
-        return self.output / "backbones" / self._named_label(backbone)
+        return self.output / "backbones" / backbone_label(backbone)
 
     def _import_of(self, backbone: str) -> tuple[str, ...]:
         """Return the step that makes a plain folder of a named backbone, if it is none."""
-        return () if self._is_plain(backbone) else (f"import/{self._named_label(backbone)}",)
+        return () if self._is_plain(backbone) else (f"import/{backbone_label(backbone)}",)
 
     def _place(self, backbone: str) -> str:
         """Where a named backbone is loaded from: its imported folder, or itself."""
@@ -324,12 +322,6 @@ class _Layout:
     def _making(self, pair: Pair) -> str:
         """Return the name of the step that makes a reasoning arm."""
         return f"{'sft' if pair.reasoning.sft else 'rlvr'}/{pair.name}"
-
-    def _label(self, pair: Pair, arm: str) -> str:
-        """Return what an arm is called in folders and steps."""
-        if arm == "reasoning" and pair.reasoning.making is not None:
-            return pair.name
-        return self._named_label(pair.base if arm == "base" else str(pair.reasoning.backbone))
 
     def _backbone(self, pair: Pair, arm: str) -> tuple[str, tuple[str, ...]]:
         """Return where an arm's backbone is loaded from, and the steps that make it."""

@@ -7,7 +7,6 @@ see ``results/STATISTICS.md``; that over pairs asks whether the difference would
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from st_reasoning.backbone import resolve
 from st_reasoning.errors import InputError
 from st_reasoning.files import folder_hash
 from st_reasoning.results.compare import Comparison, compare
@@ -27,10 +25,10 @@ from st_reasoning.results.reading import Results, TaskScores, read_results
 from st_reasoning.results.resampled import Resampled
 from st_reasoning.results.tasks import TaskInfo, benchmark_infos, task_infos
 from st_reasoning.study import published
+from st_reasoning.study.labels import ARMS, arm_label
 from st_reasoning.study.plan import Outcome
 from st_reasoning.study.recipe import Pair, StudyRecipe
 
-ARMS = ("base", "reasoning")
 EVERYTHING = "all tasks"
 # Tasks of the paper's smallest benchmark: a study of fewer has none of them, and mteb need not be asked.
 _FEWEST = 12
@@ -90,18 +88,6 @@ class KeptExamples(Examples):
         if reason:
             self.reasons[found.task] = reason
         return value
-
-
-def arm_label(pair: Pair, arm: str) -> str:
-    """Return what an arm's backbone is called in step names and folders."""
-    if arm == "reasoning" and pair.reasoning.backbone is None:
-        return pair.name
-    return _label(pair.base if arm == "base" else str(pair.reasoning.backbone))
-
-
-@functools.cache
-def _label(backbone: str) -> str:
-    return resolve(backbone).label  # may ask the hub
 
 
 def compare_pairs(

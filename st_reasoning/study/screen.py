@@ -23,6 +23,7 @@ from st_reasoning.config import to_mapping, versions
 from st_reasoning.errors import InputError
 from st_reasoning.files import read_json
 from st_reasoning.problems import gsm_problems, held_out_templates
+from st_reasoning.study.labels import arm_label, backbone_label
 from st_reasoning.study.plan import record_of
 from st_reasoning.study.recipe import StudyRecipe
 from st_reasoning.training import DataSet, Generated, TrainingRecipe
@@ -136,7 +137,7 @@ def _look(
     short = _points([value for run in runs for value in run])
     return {
         "backbone": name,
-        "label": resolve(name).label,
+        "label": backbone_label(name),
         "untrained": _points(untrained),
         "short": short,
         "gain": round(short - _points(untrained), 4),
@@ -237,11 +238,10 @@ def _points(values: list[float]) -> float:
 def backbones_of(study: Path) -> dict[str, str]:
     """Return the backbones of a finished study, by label: where each one lies."""
     recipe = StudyRecipe.read(study / "recipe.yaml")
-    found = {resolve(pair.base).label: pair.base for pair in recipe.pairs}
+    found = {backbone_label(pair.base): pair.base for pair in recipe.pairs}
     for pair in recipe.pairs:
         named = pair.reasoning.backbone
-        label = pair.name if named is None else resolve(named).label
-        found[label] = str(study / "backbones" / pair.name) if named is None else named
+        found[arm_label(pair, "reasoning")] = str(study / "backbones" / pair.name) if named is None else named
     return found
 
 

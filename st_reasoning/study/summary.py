@@ -11,12 +11,13 @@ from st_reasoning.config import to_mapping, versions
 from st_reasoning.results.words import ASSUMED, row_mapping
 from st_reasoning.results.words import to_mapping as comparison_mapping
 from st_reasoning.study.answers import pair_answer, study_answer, undecided
+from st_reasoning.study.labels import ARMS, arm_label
 from st_reasoning.study.mechanism import hierarchy, mechanism
 from st_reasoning.study.paper_form import cells
 from st_reasoning.study.plan import Outcome
 from st_reasoning.study.prediction import predict
 from st_reasoning.study.recipe import Pair, StudyRecipe
-from st_reasoning.study.scores import ARMS, Scores, arm_label, compare_pairs
+from st_reasoning.study.scores import Scores, compare_pairs
 from st_reasoning.study.tasks import names_by_benchmark
 
 SCHEMA = 2

@@ -11,8 +11,8 @@ import torch
 from st_reasoning.files import write_json
 from st_reasoning.results.tasks import benchmark_infos
 from st_reasoning.study import Pair, Reasoning, StudyRecipe
+from st_reasoning.study.labels import ARMS, arm_label
 from st_reasoning.study.plan import Outcome
-from st_reasoning.study.scores import ARMS, arm_label
 from st_reasoning.study.tasks import names_by_benchmark
 from st_reasoning.training import DataSet, Generated, TrainingRecipe
 from tests.models import make_llama
