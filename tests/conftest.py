@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before any Hugging Face library is imported: no test may ask the network.
@@ -14,6 +15,7 @@ os.environ["ST_REASONING_EMBEDDINGS"] = "0"
 
 import pytest
 
+from tests.hrsa.chromium import BINARY, Chromium
 from tests.models import SMOLLM2, make_llama
 
 
@@ -41,3 +43,13 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("smollm2") / "SmolLM2-135M-Instruct"
     import_backbone(SMOLLM2, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A headless Chromium for the tests of pages; skipped, visibly, where there is none."""
+    if BINARY is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    started = Chromium(tmp_path_factory.mktemp("profile"))
+    yield started
+    started.close()

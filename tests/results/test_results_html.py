@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,8 @@ from st_reasoning.results.reading import LeftOut
 from st_reasoning.results.show import Overview
 from st_reasoning.results.tasks import TaskInfo
 from st_reasoning.results.words import markdown, sentence, table, text, to_mapping
-from tests.hrsa.chromium import BINARY, Chromium
+from tests.hrsa.chromium import Chromium
+from tests.pages import Tags
 from tests.results.folders import write_seeds
 
 HOSTILE = "<script>alert(1)</script>|=1+1\N{RIGHT-TO-LEFT OVERRIDE}"
@@ -60,15 +59,6 @@ def pages(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> d
     return {name: folder / f"{name}.html" for name in texts}
 
 
-class Tags(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, dict[str, str | None]]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append((tag, dict(attrs)))
-
-
 @pytest.mark.parametrize("name", ["compare", "show"])
 def test_pages_hold_nothing_foreign_and_ask_nothing_of_the_network(pages: dict[str, Path], name: str):
     parser = Tags()
@@ -97,15 +87,6 @@ def test_the_formats_say_the_same(comparison: Comparison):
     cells = [line.replace("\\|", "").count("|") for line in body]
     assert set(cells) == {10}
     assert "<b>" not in markdown(comparison)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    if BINARY is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    started = Chromium(tmp_path_factory.mktemp("profile"))
-    yield started
-    started.close()
 
 
 @pytest.mark.parametrize("name", ["compare", "show"])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ from st_reasoning.study.markdown import markdown
 from st_reasoning.study.report import render, write_report
 from st_reasoning.study.summary import summarise
 from st_reasoning.study.tables import paper_form, published
-from tests.hrsa.chromium import BINARY, Chromium
+from tests.hrsa.chromium import Chromium
+from tests.pages import Tags, contrast
 from tests.study.made import failed, made
 
 HOSTILE = "<script>alert(1)</script>|\"onload='alert(2)' {{ 7 * 7 }}"
@@ -52,15 +51,6 @@ def studies(panels: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFacto
         name: {"study": study, "page": (folder if name != "none" else root / "nowhere") / "report.html"}
         for name, (study, folder) in found.items()
     }
-
-
-class Tags(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, dict[str, str | None]]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append((tag, dict(attrs)))
 
 
 EVERY = pytest.mark.parametrize("name", ["whole", "half", "none"])
@@ -121,15 +111,6 @@ def test_a_page_is_drawn_where_the_panels_are_gone(studies: dict[str, Any], tmp_
     assert "Before and after contrastive training" in page
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    if BINARY is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    started = Chromium(tmp_path_factory.mktemp("profile"))
-    yield started
-    started.close()
-
-
 @EVERY
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
@@ -174,17 +155,11 @@ def test_marks_and_words_stand_out_from_the_ground(browser: Chromium, studies: d
         return seen; })()"""
     )
 
-    def luminance(colour: str) -> float:
-        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    ground = luminance(colours.pop("ground"))
+    ground = colours.pop("ground")
     assert len(colours) >= 12
     for name, colour in colours.items():
-        darker, lighter = sorted((ground, luminance(colour)))
         # WCAG 2.2: 4.5 for text, 3 for marks.
-        assert (lighter + 0.05) / (darker + 0.05) >= (4.5 if name.startswith("text") else 3.0), (name, colour)
+        assert contrast(ground, colour) >= (4.5 if name.startswith("text") else 3.0), (name, colour)
 
 
 def test_columns_are_sorted_by_keyboard(browser: Chromium, studies: dict[str, Any]) -> None:
