@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +12,9 @@ import st_reasoning.hrsa
 from st_reasoning.hrsa import panel
 from st_reasoning.hrsa.addresses import Values
 from st_reasoning.hrsa.gate import parse
+from tests.schemas import documented, keys_of
 
 DOCUMENT = Path(st_reasoning.hrsa.__file__).with_name("SCHEMA.md")
-
-
-def documented() -> set[str]:
-    """Keys of the first column; one that begins with a dot stands in place of the last part of the one before."""
-    keys: list[str] = []
-    for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
-        for key in re.findall(r"`([^`]+)`", line.split("|")[1]) if line.startswith("| `") else ():
-            keys.append(keys[-1].rsplit(".", 1)[0] + key if key.startswith(".") else key)
-    return set(keys)
-
-
-def keys_of(value: Any, path: str = "") -> Iterator[str]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from keys_of(item, f"{path}.{key}" if path else key)
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        yield from keys_of(value[0], f"{path}[]")
-    else:
-        yield path
 
 
 def matches(key: str, pattern: str) -> bool:
@@ -50,7 +31,7 @@ def record(tiny, texts) -> dict[str, Any]:
 def test_every_key_is_documented_and_every_documented_key_is_there(record):
     record["omitted"]["nothing"] = "here"  # a record without an omission does not show the key
     keys = set(keys_of(record))
-    patterns = documented()
+    patterns = documented(DOCUMENT)
     assert {key for key in keys if not any(matches(key, pattern) for pattern in patterns)} == set()
     assert {pattern for pattern in patterns if not any(matches(key, pattern) for key in keys)} == set()
 

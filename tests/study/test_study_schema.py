@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import st_reasoning.study
 from st_reasoning.study.summary import summarise
+from tests.schemas import documented, keys_of
 from tests.study.made import failed, made
 
 DOCUMENT = Path(st_reasoning.study.__file__).with_name("SCHEMA.md")
@@ -16,26 +16,6 @@ ROW = (
     "level|name|tasks|a|b|difference|word|p_difference_holm|p_equivalence_holm|needed(\\..*)?|interval(\\..*)?|"
     "other_intervals(\\[\\]\\..*)?"
 )
-
-
-def documented() -> set[str]:
-    """Keys of the first column; one that begins with a dot stands in place of the last part of the one before."""
-    keys: list[str] = []
-    for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
-        for key in re.findall(r"`([^`]+)`", line.split("|")[1]) if line.startswith("| `") else ():
-            keys.append(keys[-1].rsplit(".", 1)[0] + key if key.startswith(".") else key)
-    return set(keys)
-
-
-def keys_of(value: Any, path: str = "") -> Iterator[str]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from keys_of(item, f"{path}.{key}" if path else key)
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        for item in value:
-            yield from keys_of(item, f"{path}[]")
-    else:
-        yield path
 
 
 def matches(key: str, pattern: str) -> bool:
@@ -50,6 +30,6 @@ def test_every_key_is_documented_and_every_documented_key_is_there(panels: list[
         "train/base/seed-0", "done", 1.0, {"losses": [1.0], "held_out_loss": {"before": 2.0}, "data": {"hash": "0"}}
     )
     record = summarise(recipe, out, failed(outcomes, "audit/c"))
-    keys, patterns = set(keys_of(record)), documented()
+    keys, patterns = set(keys_of(record)), documented(DOCUMENT)
     assert {key for key in keys if not any(matches(key, pattern) for pattern in patterns)} == set()
     assert {pattern for pattern in patterns if not any(matches(key, pattern) for key in keys)} == set()
