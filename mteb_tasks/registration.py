@@ -12,9 +12,11 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from st_reasoning import __version__
+from st_reasoning.files import new_file
 
 # What an mteb that has moved on can answer with; pydantic's ValidationError is a ValueError.
 MISFIT = (ImportError, AttributeError, TypeError, KeyError, ValueError)
@@ -113,7 +115,7 @@ def _fit_local_models(mteb: Any) -> None:
     registered, renamed = look_up.MODEL_REGISTRY, look_up._MODEL_RENAMES
     # All are there, or none is replaced.
     _ = look_up.get_model_meta, meta.from_sentence_transformer_model, mteb.ResultCache.save_to_cache
-    _ = evaluation._check_cache, mteb.ResultCache.get_task_result_path
+    _ = evaluation._check_cache, mteb.ResultCache.get_task_result_path, mteb.TaskResult.to_disk
 
     def from_folder(original: Callable[..., Any], model_name: str, *args: Any, **kwargs: Any) -> Any:
         given = inspect.signature(original).bind(model_name, *args, **kwargs).arguments
@@ -147,11 +149,17 @@ def _fit_local_models(mteb: Any) -> None:
             local_models.refuse_other_prompt(task.metadata, model, cache)
         return found
 
+    def at_once(original: Callable[..., Any], result: Any, path: Any) -> None:
+        # mteb opens the file and then writes: a run that is killed there leaves one that no later run can read.
+        with new_file(Path(path)) as scratch:
+            original(result, scratch)
+
     _replace(look_up, "get_model_meta", from_folder)
     mteb.get_model_meta = look_up.get_model_meta
     _replace(meta, "from_sentence_transformer_model", in_memory)
     _replace(mteb.ResultCache, "save_to_cache", with_prompts)
     _replace(evaluation, "_check_cache", of_one_prompt)
+    _replace(mteb.TaskResult, "to_disk", at_once)
 
 
 PARTS: dict[str, Callable[[Any], None]] = {

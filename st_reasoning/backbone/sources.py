@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EXPECTED = (
-    "expected a folder of a causal LLM, a .gguf file, package:PACKAGE/FOLDER or package:PACKAGE/FILE.gguf, or a hub "
+    "expected a folder of a causal LLM, a .gguf file, package:PACKAGE/FILE.gguf or package:PACKAGE/FOLDER, or a hub "
     "name such as ORG/NAME"
 )
 
@@ -142,7 +142,7 @@ def _inside_package(name: str) -> Path:
     """
     package, _, inside = name.removeprefix("package:").partition("/")
     if not (package and inside):
-        raise InputError(f"cannot read {name!r}; expected package:PACKAGE/FOLDER or package:PACKAGE/FILE.gguf")
+        raise InputError(f"cannot read {name!r}; expected package:PACKAGE/FILE.gguf or package:PACKAGE/FOLDER")
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):

@@ -219,7 +219,7 @@ def test_a_folder_inside_a_package_is_the_same_backbone(package: Path, tmp_path:
         ),
         ("notes.txt", r"is a file that does not end in \.gguf"),
         ("../elsewhere", r"leads out of the package llm_in_a_package"),
-        ("", r"expected package:PACKAGE/FOLDER or package:PACKAGE/FILE\.gguf"),
+        ("", r"expected package:PACKAGE/FILE\.gguf or package:PACKAGE/FOLDER"),
     ],
 )
 def test_what_is_no_backbone_inside_a_package_is_refused(package: Path, inside: str, said: str) -> None:

@@ -138,3 +138,16 @@ def test_what_is_no_embedder_is_one_clear_line(embedder, tmp_path):
     (folder / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "SparseEncoder"}))
     with pytest.raises(InputError, match="holds a SparseEncoder; expected a SentenceTransformer"):
         mteb.get_model(str(folder))
+
+
+def test_a_result_that_is_not_written_to_its_end_leaves_the_one_before(embedder, tmp_path):
+    name = "GSMSymbolicSolutionRetrieval"
+    evaluate(mteb.get_model(str(embedder("runs", "whole"))), name, tmp_path)
+    (path,) = tmp_path.rglob(f"{name}.json")
+    before = path.read_bytes()
+    result = mteb.TaskResult.from_disk(path)
+    result.scores["test"][0]["late"] = object()  # json finds out in the middle of writing
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        result.to_disk(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []

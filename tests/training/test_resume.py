@@ -44,7 +44,7 @@ def kill_after(arguments: list[str], checkpoints: Path, step: int) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.005)
         # Anywhere: in a step, in an evaluation, in the middle of writing the next checkpoint.
-        time.sleep(0.07 * step)
+        time.sleep(0.02 * step)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
