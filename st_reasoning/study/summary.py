@@ -48,7 +48,7 @@ def summarise(recipe: StudyRecipe, output: Path, outcomes: dict[str, Outcome]) -
         "hierarchy": hierarchy(recipe, pairs),
         "prediction": prediction,
         "undecided": undecided(scores, pairs, prediction),
-        "missing": _missing(outcomes),
+        "missing": [*_missing(outcomes), *_lost(recipe, outcomes, scores)],
         "steps": [
             {
                 "name": outcome.name,
@@ -137,6 +137,25 @@ def _missing(outcomes: Outcomes) -> list[dict[str, str]]:
         for outcome in outcomes.values()
         if not outcome.ok
     ]
+
+
+def _lost(recipe: StudyRecipe, outcomes: Outcomes, scores: Scores) -> list[dict[str, str]]:
+    """Return the evaluations that ended well and of which mteb's results hold nothing for the embedder that is there.
+
+    Without a word, their seeds would be in no statistic.
+    """
+    labels = dict.fromkeys(arm_label(pair, arm) for pair in recipe.pairs for arm in ARMS)
+    found = []
+    for label in labels:
+        for part in ("untrained", *(f"seed-{seed}" for seed in recipe.seeds)):
+            step = f"evaluate/{label}/{part}"
+            if step in outcomes and outcomes[step].ok and (label, part) not in scores.runs:
+                reason = (
+                    "the results hold no scores of the embedder as it lies there: it was written anew since, or they "
+                    f"were taken away; remove steps/{step}.json to have it evaluated again"
+                )
+                found.append({"step": step, "state": "failed", "reason": reason, "lacks": lacks(step)})
+    return found
 
 
 def lacks(step: str) -> str:

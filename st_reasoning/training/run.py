@@ -201,8 +201,8 @@ def train(
         **arguments: As for :func:`build_trainer`.
 
     Returns:
-        What happened, as recorded under ``training`` in the folder's record: recipe, seed, data and its order, loss by
-        step, scores, examples per second.
+        What happened: recipe, seed, data and its order, loss by step and scores, as recorded under ``training`` in the
+        folder's record; and, in no record, the step it went on from, seconds and examples per second.
 
     Raises:
         InputError: for a backbone or data that cannot be read; nothing is written.
@@ -230,6 +230,7 @@ def train(
         with trainer.args.main_process_first(desc="looking for checkpoints"):
             checkpoints.claim(overwrite=overwrite)
             latest = checkpoints.latest()
+    happened, progress = _run(trainer, recipe, latest, backbone)
     facts = {
         "backbone": backbone,
         "seed": seed,
@@ -242,17 +243,20 @@ def train(
             "first_bad_rows": list(data.bad_row_names),
         },
         "devices": world_size(),
-        "resumed_at": step_of(latest) if latest else None,
-        **_run(trainer, recipe, latest, backbone),
+        **happened,
     }
+    # Not how long it took and from where it went on: a folder that is known by its content must not change with them.
     _write(trainer, recipe, backbone, output, overwrite=overwrite, training=facts)
     # Without save_every, what has that name is not this training's.
     if recipe.save_every and trainer.is_world_process_zero() and not keep_checkpoints:
         checkpoints.remove()
-    return facts
+    return {**facts, **progress}
 
 
-def _run(trainer: RecipeTrainer, recipe: TrainingRecipe, latest: Path | None, backbone: str) -> dict[str, Any]:
+def _run(
+    trainer: RecipeTrainer, recipe: TrainingRecipe, latest: Path | None, backbone: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train, and return what came of it, and how it went: what another run of the same would not repeat."""
     first = step_of(latest) if latest else 0
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(latest) if latest else None)
@@ -264,15 +268,22 @@ def _run(trainer: RecipeTrainer, recipe: TrainingRecipe, latest: Path | None, ba
         raise ConversionError(f"training {backbone} gave no finite loss: {losses}")
     steps = trainer.state.global_step
     scores = [
-        {name.removeprefix("eval_"): value for name, value in entry.items() if name not in ("epoch", "eval_runtime")}
+        {
+            name.removeprefix("eval_"): value
+            for name, value in entry.items()
+            if name not in ("epoch", "eval_runtime") and not name.endswith("_per_second")
+        }
         for entry in history
         if any(name.startswith("eval_") for name in entry)
     ]
-    return {
+    happened = {
         "steps": steps,
         "losses": losses,
         **({"parts": parts} if parts["next_token"] else {}),
         "scores": scores,
+    }
+    return happened, {
+        "resumed_at": first if latest else None,
         "seconds": round(seconds, 1),
         "examples_per_second": round((steps - first) * recipe.batch_size / seconds, 3),
     }

@@ -38,8 +38,8 @@ def without_times(value: Any) -> Any:
 def found(out: Path) -> Any:
     """Return what a study found, without times and without the folder that it lies in.
 
-    Nor with the revision of an embedder: it is a hash of files, one of which records how long the training took.
-    Hashes of data, prompts and order stay.
+    Nor with the revision of an embedder: it is a hash of files, one of which names the backbone by its path in the
+    study's folder. Hashes of data, prompts and order stay.
     """
     text = json.dumps(read_json(out / "study.json")).replace(str(out), "OUT")
     text = re.sub(r'((?:local__[^/"]+/|"revision": "))[0-9a-f]{64}', r"\1REVISION", text)

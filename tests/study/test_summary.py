@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from st_reasoning.files import read_json
+from st_reasoning.files import folder_hash, read_json
 from st_reasoning.results.reading import read_results
 from st_reasoning.stats import holm, paired_t
 from st_reasoning.study.published import BENCHMARKS, PAIRS, published_pair
 from st_reasoning.study.summary import lacks, summarise
+from tests.results.folders import write_run
 from tests.study.made import failed, made
 
 DIFFERENCES = {"up": [2.0, 2.2, 2.1], "down": [-1.0, -1.4, -1.2], "same": [0.01, -0.02, 0.0], "open": [3.0, -2.0, 0.4]}
@@ -157,9 +158,6 @@ def test_a_study_of_which_nothing_worked_still_says_so(panels: Panels, tmp_path:
 
 def test_a_result_of_an_embedder_that_is_gone_is_not_taken(panels: Panels, tmp_path: Path) -> None:
     """Trained again by another recipe, a folder has results of both; the revision tells them apart."""
-    from st_reasoning.files import folder_hash
-    from tests.results.folders import write_run
-
     recipe, out, outcomes = made(tmp_path, {"a": [1.0, 1.5]}, panels)
     embedder = out / "embedders" / "a-reasoning" / "seed-0"
     embedder.mkdir(parents=True)
@@ -171,6 +169,22 @@ def test_a_result_of_an_embedder_that_is_gone_is_not_taken(panels: Panels, tmp_p
     file = found["pairs"][0]["tasks"][0]["seeds"][0]["files"]["reasoning"]
     assert folder_hash(embedder) in file
     assert len(read_results(out / "mteb").runs) == 7
+
+
+def test_an_embedder_that_was_written_anew_since_its_evaluation_is_missing(panels: Panels, tmp_path: Path) -> None:
+    """Its results are those of earlier ones; without a word its seed would drop out of the statistics."""
+    recipe, out, outcomes = made(tmp_path, DIFFERENCES, panels)
+    assert summarise(recipe, out, outcomes)["missing"] == []
+    embedder = out / "embedders" / "up-reasoning" / "seed-1"
+    write_run(out / "mteb", "local/seed-1", {"Alpha": 0.9, "Beta": 0.9}, source=str(embedder), revision="f" * 64)
+    embedder.mkdir(parents=True)
+    (embedder / "weights").write_text("new")
+    found = summarise(recipe, out, outcomes)
+    (missing,) = found["missing"]
+    assert missing["step"] == "evaluate/up-reasoning/seed-1"
+    assert missing["lacks"] == "the scores of up-reasoning, seed 1"
+    assert "remove steps/evaluate/up-reasoning/seed-1.json" in missing["reason"]
+    assert found["pairs"][0]["comparison"]["rows"][0]["interval"]["units"]["seeds"] == 2
 
 
 def test_published_values_stand_beside_ours_where_the_pair_is_the_same(panels: Panels, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import yaml
 
 from st_reasoning.checkpoints import COMPLETE, Checkpoints
 from st_reasoning.errors import InputError
-from st_reasoning.files import write_json
+from st_reasoning.files import folder_hash, write_json
 from st_reasoning.training import TrainingRecipe, train
 
 RECIPE = {
@@ -72,6 +72,8 @@ def test_killed_twice_it_ends_with_the_same_weights(tiny_llm: Path, tmp_path: Pa
     assert resumed["losses"] == facts["losses"]
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("killed", "whole")]
     assert weights[0] == weights[1]
+    # By its content a folder is known to mteb: how it came about must not make it another model.
+    assert folder_hash(tmp_path / "killed") == folder_hash(tmp_path / "whole")
 
 
 def test_a_checkpoint_that_was_being_written_is_left_out(tmp_path: Path) -> None:
