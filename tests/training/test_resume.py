@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from st_reasoning.checkpoints import COMPLETE, Checkpoints
 from st_reasoning.errors import InputError
 from st_reasoning.files import folder_hash, write_json
 from st_reasoning.training import TrainingRecipe, train
+from tests.killing import kill_after
 
 RECIPE = {
     "data": [{"name": "gsm", "instruction": "Find it", "generated": {"family": "gsm_symbolic", "examples": 24}}],
@@ -30,24 +29,6 @@ def command(recipe: Path, backbone: Path, output: Path) -> list[str]:
         *(sys.executable, "-m", "st_reasoning.training", str(recipe), "--backbone", str(backbone)),
         *("--output", str(output), "--seed", "3", "--device", "cpu", "--json"),
     ]
-
-
-def kill_after(arguments: list[str], checkpoints: Path, step: int) -> None:
-    """Start a training and kill it without warning once it is some way behind the given step."""
-    process = subprocess.Popen(
-        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    try:
-        deadline = time.monotonic() + 240
-        while not (checkpoints / f"checkpoint-{step}" / COMPLETE).exists():
-            assert process.poll() is None, "the training ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        # Anywhere: in a step, in an evaluation, in the middle of writing the next checkpoint.
-        time.sleep(0.02 * step)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
 
 
 @pytest.mark.parametrize("changes", [{}, {"lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}], ids=["full", "lora"])
