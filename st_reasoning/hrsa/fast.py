@@ -147,14 +147,13 @@ class _Layers:
         scale = found.scale
         centre = self.centres[side][layer].mean
         offset = ((found.mean - centre) * scale).float()
-        every = self.stores[side].read(layer, 0, len(found.squares))
         rows: list[tuple[Tensor, Tensor]] = []
         for number, places in enumerate((tile.rows, tile.columns)):
             if number and tile.square:
                 moved[1].copy_(moved[0])
                 rows.append(rows[0])
                 continue
-            picked = every[places.clamp_min(0).flatten()]
+            picked = self.stores[side].pick(layer, places.clamp_min(0).flatten())
             centred = (picked - centre.float()).mul_(scale)
             moved[number].copy_((centred @ offset - offset.square().sum() / 2).view(places.shape))
             standard = picked.sub_(found.mean.float()).mul_(found.factors.float())

@@ -67,6 +67,12 @@ class Store:
             left, at = left[done:], at + done
         return torch.from_numpy(rows)
 
+    def pick(self, layer: int, rows: Tensor) -> Tensor:
+        """Return some rows [m, d] of a layer by their numbers [m], in any order; no others are copied."""
+        # Mapped only while it is read: pages that stay mapped would count as memory of this process.
+        every = np.memmap(self.folder / f"{layer}.f32", dtype=_FLOAT, mode="r").reshape(-1, self.width)
+        return torch.from_numpy(np.asarray(every)[rows.numpy()])
+
     def arrange(self, order: Tensor) -> None:
         """Keep the rows ``order`` [n] of every layer, in that order."""
         stop = int(order.max()) + 1
