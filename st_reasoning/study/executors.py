@@ -61,12 +61,13 @@ def perform(step: Step, key: str, records: Path) -> str:
         start = time.perf_counter()
         try:
             facts = step.run()
+            seconds = round(time.perf_counter() - start, 1)
+            # Within: facts that JSON does not have, a score of NaN for one, are a failure of this step, not of all.
+            write_json(record_of(records, step.name), {"key": key, "seconds": seconds, "facts": facts})
         except Exception as error:
             lines.write("".join(traceback.format_exception(error)))
             write_json(failure_of(records, step.name), {"key": key, "reason": reason_of(error)})
             return reason_of(error)
-        seconds = round(time.perf_counter() - start, 1)
-        write_json(record_of(records, step.name), {"key": key, "seconds": seconds, "facts": facts})
     return "" if step.output.exists() else f"it ended without {step.output}"
 
 

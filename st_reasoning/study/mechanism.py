@@ -7,6 +7,7 @@ sentence. An interval of a mean over seeds is over sentences, for these seeds; t
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from st_reasoning.hrsa.addresses import Value, Values
 from st_reasoning.hrsa.realignment import realignment
 from st_reasoning.stats import interval, paired_t
 from st_reasoning.study import published
+from st_reasoning.study.plan import Outcome, ended_well
 from st_reasoning.study.recipe import Pair, StudyRecipe
 
 LEVELS = tuple(published.WORDS)
@@ -69,8 +71,10 @@ def guarded(values: Values, raw: str) -> str | None:
     return None if values.sinks or raw not in values else raw
 
 
-def mechanism(pair: Pair, recipe: StudyRecipe, output: Path) -> dict[str, Any]:
-    """Return what the panels of a pair say, as far as they are there.
+def mechanism(pair: Pair, recipe: StudyRecipe, output: Path, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """Return what the panels of a pair say, as far as their steps ended well.
+
+    Of a step that did not, a panel of earlier may still lie there, of other embedders.
 
     Returns:
         ``backbones``: file, words and values at the last layer, or None; ``embedders``: the same for each seed;
@@ -79,8 +83,16 @@ def mechanism(pair: Pair, recipe: StudyRecipe, output: Path) -> dict[str, Any]:
         ``missing``: what is not there, in words.
     """
     missing: list[str] = []
-    before = _panel(output, f"hrsa/{pair.name}/backbones", missing)
-    after = {seed: _panel(output, f"hrsa/{pair.name}/seed-{seed}", missing) for seed in recipe.seeds}
+
+    def panel(part: str) -> dict[str, Any] | None:
+        step = f"hrsa/{pair.name}/{part}"
+        if not ended_well(step, outcomes):
+            missing.append(f"{step}: the step did not end well")
+            return None
+        return _panel(output, step, missing)
+
+    before = panel("backbones")
+    after = {seed: panel(f"seed-{seed}") for seed in recipe.seeds}
     there = {seed: panel for seed, panel in after.items() if panel is not None}
     changes: dict[int, dict[str, Any]] = {}
     if before is not None:
@@ -97,7 +109,7 @@ def mechanism(pair: Pair, recipe: StudyRecipe, output: Path) -> dict[str, Any]:
         ],
         "realignment": None if before is None or not usable else _realigned(before, usable, changes),
         "values": [] if before is None else _values(before, usable),
-        "curves": _curves(pair, recipe, output),
+        "curves": _curves(pair, recipe, output, outcomes),
         "published_entropy": _published(pair),
         "missing": missing,
     }
@@ -295,12 +307,13 @@ def _mean_change(before: dict[str, Any], after: dict[int, dict[str, Any]], addre
     return {"value": change, "interval": ends, "interval_seeds": seeds, "shown": shown}
 
 
-def _curves(pair: Pair, recipe: StudyRecipe, output: Path) -> list[dict[str, Any]]:
+def _curves(pair: Pair, recipe: StudyRecipe, output: Path, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
     """Return how alike the arms were at each kept checkpoint, where the recipe asked for that curve."""
     found = []
     for seed in recipe.seeds:
-        file = f"curve/{pair.name}/seed-{seed}.json"
-        if (output / file).is_file():
+        step = f"curve/{pair.name}/seed-{seed}"
+        file = f"{step}.json"
+        if ended_well(step, outcomes) and (output / file).is_file():
             points = read_json(output / file)["points"]
             values = {key: [point[key] for point in points] for key in _CURVES if all(key in each for each in points)}
             steps = [int(point["step"]) for point in points]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +55,11 @@ class Outcome:
     def ok(self) -> bool:
         """Whether its facts and files are there."""
         return self.state in ("done", "ran")
+
+
+def ended_well(name: str, outcomes: Mapping[str, Outcome]) -> bool:
+    """Whether a step is known and its facts and files are there."""
+    return name in outcomes and outcomes[name].ok
 
 
 def keys(steps: Iterable[Step], *, unknown: dict[str, str] | None = None) -> dict[str, str]:

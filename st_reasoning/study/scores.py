@@ -26,7 +26,7 @@ from st_reasoning.results.resampled import Resampled
 from st_reasoning.results.tasks import TaskInfo, benchmark_infos, task_infos
 from st_reasoning.study import published
 from st_reasoning.study.labels import ARMS, arm_label
-from st_reasoning.study.plan import Outcome
+from st_reasoning.study.plan import Outcome, ended_well
 from st_reasoning.study.recipe import Pair, StudyRecipe
 
 EVERYTHING = "all tasks"
@@ -159,9 +159,8 @@ def _runs(
     found: dict[tuple[str, str], Run] = {}
     for label in dict.fromkeys(arm_label(pair, arm) for pair in recipe.pairs for arm in ARMS):
         for part in ("untrained", *(f"seed-{seed}" for seed in recipe.seeds)):
-            outcome = outcomes.get(f"evaluate/{label}/{part}")
             # Of a step that failed an earlier result may still lie there, of another embedder.
-            if outcome is None or not outcome.ok:
+            if not ended_well(f"evaluate/{label}/{part}", outcomes):
                 continue
             place = ("embedders", label, part)
             several = [

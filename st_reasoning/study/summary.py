@@ -14,7 +14,7 @@ from st_reasoning.study.answers import pair_answer, study_answer, undecided
 from st_reasoning.study.labels import ARMS, arm_label
 from st_reasoning.study.mechanism import hierarchy, mechanism
 from st_reasoning.study.paper_form import cells
-from st_reasoning.study.plan import Outcome
+from st_reasoning.study.plan import Outcome, ended_well
 from st_reasoning.study.prediction import predict
 from st_reasoning.study.recipe import Pair, StudyRecipe
 from st_reasoning.study.scores import Scores, compare_pairs
@@ -76,7 +76,7 @@ def _pair(
     comparison = scores.comparisons.get(pair.name)
     audit = outcomes.get(f"audit/{pair.name}")
     by_task = [_task(pair, task, recipe.seeds, outcomes, scores) for task in tasks]
-    found = mechanism(pair, recipe, output)
+    found = mechanism(pair, recipe, output, outcomes)
     return {
         "name": pair.name,
         "method": pair.method,
@@ -149,7 +149,7 @@ def _lost(recipe: StudyRecipe, outcomes: Outcomes, scores: Scores) -> list[dict[
     for label in labels:
         for part in ("untrained", *(f"seed-{seed}" for seed in recipe.seeds)):
             step = f"evaluate/{label}/{part}"
-            if step in outcomes and outcomes[step].ok and (label, part) not in scores.runs:
+            if ended_well(step, outcomes) and (label, part) not in scores.runs:
                 reason = (
                     "the results hold no scores of the embedder as it lies there: it was written anew since, or they "
                     f"were taken away; remove steps/{step}.json to have it evaluated again"

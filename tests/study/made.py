@@ -104,6 +104,13 @@ def made(
     return recipe, out, outcomes
 
 
+def write_curve(out: Path, outcomes: dict[str, Outcome], pair: str, seed: int, points: list[dict[str, float]]) -> None:
+    """Add a curve over training steps to a study."""
+    name = f"curve/{pair}/seed-{seed}"
+    write_json(out / f"{name}.json", {"schema": 1, "k": 2, "points": points})
+    outcomes[name] = outcome(name, points=points)
+
+
 def outcome(name: str, **facts: Any) -> Outcome:
     return Outcome(name, "done", 1.5, facts)
 

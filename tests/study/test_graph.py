@@ -75,6 +75,17 @@ def test_a_step_that_leaves_nothing_has_failed(tmp_path: Path) -> None:
     assert outcomes["next"].state == "skipped"
 
 
+def test_a_step_that_found_what_no_record_holds_has_failed_alone(tmp_path: Path) -> None:
+    def score() -> dict[str, Any]:
+        (tmp_path / "nan").write_text("x")
+        return {"Task": float("nan")}
+
+    steps = [Step("nan", 0, (), tmp_path / "nan", score), step("other", tmp_path)]
+    outcomes = run_steps(steps, tmp_path / "records")
+    assert [o.state for o in outcomes.values()] == ["failed", "ran"]
+    assert outcomes["nan"].reason.startswith("ValueError: ")
+
+
 class Pool:
     """Runs several steps at once; they end in any order."""
 

@@ -14,14 +14,14 @@ from st_reasoning.stats import interval, paired_t
 from st_reasoning.study.figures import training
 from st_reasoning.study.mechanism import guarded, hierarchy, mechanism, name_of
 from st_reasoning.study.published import SAME, WORDS
-from tests.study.made import made
+from tests.study.made import failed, made, write_curve
 
 Panels = list[dict[str, Any]]
 
 
 def test_one_seed_is_the_realignment_itself(panels: Panels, tmp_path: Path) -> None:
-    recipe, out, _ = made(tmp_path, {"a": [0.0]}, panels)
-    found = mechanism(recipe.pairs[0], recipe, out)
+    recipe, out, outcomes = made(tmp_path, {"a": [0.0]}, panels)
+    found = mechanism(recipe.pairs[0], recipe, out, outcomes)
     wanted = realignment(panels[0], panels[1])
     assert [level["word"] for level in found["backbones"]["levels"]] == [
         level["word"] for level in read(panels[0])["levels"]
@@ -40,8 +40,8 @@ def test_one_seed_is_the_realignment_itself(panels: Panels, tmp_path: Path) -> N
 
 
 def test_a_mean_over_seeds_is_over_sentences_and_over_seeds(panels: Panels, tmp_path: Path) -> None:
-    recipe, out, _ = made(tmp_path, {"a": [0.0, 0.0]}, panels)
-    found = mechanism(recipe.pairs[0], recipe, out)
+    recipe, out, outcomes = made(tmp_path, {"a": [0.0, 0.0]}, panels)
+    found = mechanism(recipe.pairs[0], recipe, out, outcomes)
     address = "linear_cka.debiased"
     (value,) = (each for each in found["values"] if each["address"] == address)
     before, *after = (panel["layers"][-1]["linear_cka"]["debiased"] for panel in panels)
@@ -57,11 +57,11 @@ def test_a_mean_over_seeds_is_over_sentences_and_over_seeds(panels: Panels, tmp_
 
 
 def test_panels_of_other_texts_are_not_subtracted(panels: Panels, tmp_path: Path) -> None:
-    recipe, out, _ = made(tmp_path, {"a": [0.0, 0.0]}, panels)
+    recipe, out, outcomes = made(tmp_path, {"a": [0.0, 0.0]}, panels)
     other = {**panels[1], "corpus": {**panels[1]["corpus"], "hash": "other"}}
     write_json(out / "hrsa/a/seed-0/hrsa.json", other)
     (out / "hrsa/a/seed-1/hrsa.json").write_text("{")
-    found = mechanism(recipe.pairs[0], recipe, out)
+    found = mechanism(recipe.pairs[0], recipe, out, outcomes)
     assert found["realignment"] is None
     assert found["backbones"] is not None
     first, second = found["missing"]
@@ -69,10 +69,28 @@ def test_panels_of_other_texts_are_not_subtracted(panels: Panels, tmp_path: Path
     assert second.startswith("the realignment of seed 0: panels: expected the same texts")
 
 
+def test_panels_of_steps_that_failed_are_not_taken(panels: Panels, tmp_path: Path) -> None:
+    """They lie there still, of the embedders before."""
+    recipe, out, outcomes = made(tmp_path, {"a": [0.0, 0.0]}, panels)
+    for seed in (0, 1):
+        write_curve(out, outcomes, "a", seed, [{"step": 0, "linear_cka": 0.5}])
+    found = mechanism(
+        recipe.pairs[0], recipe, out, failed(outcomes, "hrsa/a/backbones", "hrsa/a/seed-1", "curve/a/seed-1")
+    )
+    assert found["backbones"] is found["realignment"] is None
+    assert [each["seed"] for each in found["embedders"]] == [each["seed"] for each in found["curves"]] == [0]
+    assert found["missing"] == [
+        "hrsa/a/backbones: the step did not end well", "hrsa/a/seed-1: the step did not end well",
+    ]  # fmt: skip
+
+
 def test_the_hierarchy_counts_words_and_holds_them_against_the_paper(panels: Panels, tmp_path: Path) -> None:
-    recipe, out, _ = made(tmp_path, {"a": [0.0], "b": [0.0], "c": [0.0]}, panels, methods=("SFT", "RLVR", "code"))
+    recipe, out, outcomes = made(
+        tmp_path, {"a": [0.0], "b": [0.0], "c": [0.0]}, panels, methods=("SFT", "RLVR", "code")
+    )
     pairs = [
-        {"name": pair.name, "method": pair.method, "mechanism": mechanism(pair, recipe, out)} for pair in recipe.pairs
+        {"name": pair.name, "method": pair.method, "mechanism": mechanism(pair, recipe, out, outcomes)}
+        for pair in recipe.pairs
     ]
     rows = hierarchy(recipe, pairs)
     assert [row["level"] for row in rows] == list(WORDS)
@@ -103,12 +121,12 @@ def test_without_sinks_the_raw_value_is_the_guarded_one(panels: Panels) -> None:
 
 
 def test_the_curve_over_training_is_shown_where_it_was_kept(panels: Panels, tmp_path: Path) -> None:
-    recipe, out, _ = made(tmp_path, {"a": [0.0, 0.0]}, panels)
-    assert training({"mechanism": mechanism(recipe.pairs[0], recipe, out)}) is None
+    recipe, out, outcomes = made(tmp_path, {"a": [0.0, 0.0]}, panels)
+    assert training({"mechanism": mechanism(recipe.pairs[0], recipe, out, outcomes)}) is None
     for seed in (0, 1):
         points = [{"step": s, "linear_cka": 0.5 + s / 100 + seed / 10, "knn_overlap": 0.3} for s in (0, 5, 10)]
-        write_json(out / f"curve/a/seed-{seed}.json", {"schema": 1, "k": 2, "points": points})
-    found = mechanism(recipe.pairs[0], recipe, out)
+        write_curve(out, outcomes, "a", seed, points)
+    found = mechanism(recipe.pairs[0], recipe, out, outcomes)
     assert found["curves"][1] == {
         "seed": 1, "file": "curve/a/seed-1.json", "steps": [0, 5, 10],
         "values": {"linear_cka": [0.6, 0.65, 0.7], "knn_overlap": [0.3] * 3},

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from st_reasoning.files import read_json, write_json
+from st_reasoning.files import read_json
 from st_reasoning.study.markdown import markdown
 from st_reasoning.study.report import render, write_report
 from st_reasoning.study.summary import summarise
 from st_reasoning.study.tables import paper_form, published
 from tests.hrsa.chromium import Chromium
 from tests.pages import Tags, contrast
-from tests.study.made import failed, made
+from tests.study.made import failed, made, write_curve
 
 HOSTILE = "<script>alert(1)</script>|\"onload='alert(2)' {{ 7 * 7 }}"
 KNOWN = {"up": ("Qwen/Qwen2.5-0.5B", "hkust-nlp/Qwen-2.5-0.5B-SimpleRL-Zoo")}
@@ -34,13 +34,11 @@ def studies(panels: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFacto
     recipe, out, outcomes = made(root / "whole", DIFFERENCES, panels, benchmarks=("BRIGHT(v1.1)",), names=KNOWN)
     for seed in (0, 1):
         points = [{"step": s, "linear_cka": 0.5 + s / 100, "knn_overlap": 0.3} for s in (0, 5, 10)]
-        write_json(out / f"curve/up/seed-{seed}.json", {"schema": 1, "k": 2, "points": points})
+        write_curve(out, outcomes, "up", seed, points)
     whole = summarise(recipe, out, outcomes)
     names = {"up": (f"org/{HOSTILE.replace('/', '')}", "org/x"), "down": ("org/y", "org/z")}
     recipe, half_out, outcomes = made(root / "half", {"up": [1.0, 1.2], "down": [0.1, 0.3]}, panels, names=names)
     lost = [name for name in outcomes if name.startswith(("evaluate/x/", "hrsa/up/"))]
-    for name in lost:
-        (half_out / name / "hrsa.json").unlink(missing_ok=True)
     half = summarise(recipe, half_out, failed(outcomes, *lost, reason=HOSTILE))
     recipe, none_out, outcomes = made(root / "none", {"up": [1.0]}, panels)
     none = summarise(recipe, root / "nowhere", failed(outcomes, *outcomes))
