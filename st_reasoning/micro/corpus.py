@@ -9,7 +9,15 @@ from random import Random
 from typing import Any, Literal
 
 from st_reasoning.errors import InputError, unknown_name
-from st_reasoning.problems.gsm import Problem, draw_problem, gsm_templates, gym_items, held_out_templates, seed_of
+from st_reasoning.problems.gsm import (
+    ROUNDED_TEMPLATES,
+    Problem,
+    draw_problem,
+    gsm_templates,
+    gym_items,
+    held_out_templates,
+    seed_of,
+)
 from st_reasoning.problems.verified import FAMILIES, MARK, VerifiedProblem, is_held_out, verified_problems
 
 # Families whose answers are not asked for here, with the pattern of what reasoning-gym says about the format.
@@ -99,7 +107,7 @@ def _word_problems(name: str, part: Part, seed: int, held_out: bool) -> Iterator
     if part.settings:
         raise InputError(f"{name}: expected no settings, got {', '.join(part.settings)}")
     unseen = held_out_templates()
-    templates = sorted(unseen if held_out else frozenset(gsm_templates()) - unseen)
+    templates = sorted((unseen if held_out else frozenset(gsm_templates()) - unseen) - ROUNDED_TEMPLATES)
     chance = Random(seed)  # noqa: S311 - no secrets
     seen: set[str] = set()
     for draw in range(100 * part.documents):

@@ -14,7 +14,14 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from st_reasoning.errors import InputError, unknown_name
-from st_reasoning.problems.gsm import gsm_problems, gsm_templates, gym_items, held_out_templates, seed_of
+from st_reasoning.problems.gsm import (
+    ROUNDED_TEMPLATES,
+    gsm_problems,
+    gsm_templates,
+    gym_items,
+    held_out_templates,
+    seed_of,
+)
 
 # What stands before the answer, in its last line, as in GSM8K.
 MARK = "####"
@@ -53,11 +60,13 @@ class VerifiedFamily:
         settings: What differs from the family's defaults.
         without: Patterns to leave out of the question.
         steps: From an item to the lines of its solution before the answer.
+        sound: Whether an item's answer is what its question asks for; reasoning-gym's is not always.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     steps: Callable[[dict[str, Any]], list[str]] = lambda item: []
+    sound: Callable[[dict[str, Any]], bool] = lambda item: True
 
 
 def final_answer(completion: str) -> str | None:
@@ -66,6 +75,7 @@ def final_answer(completion: str) -> str | None:
     More than one answer is none: who could give several would be paid for guessing.
     """
     *before, last = completion.strip().split("\n")
+    last = last.lstrip()
     if not last.startswith(MARK) or MARK in last[len(MARK) :] or any(MARK in line for line in before):
         return None
     return last[len(MARK) :].strip() or None
@@ -79,10 +89,13 @@ def same_answer(given: str, right: str) -> bool:
     number = _number(right)
     if number is not None:
         return _number(given) == number
-    return " ".join(given.split()).casefold() == " ".join(right.split()).casefold()
+    # Letters of other scripts have a lower case in this one, as the sign of the kelvin has.
+    if right.isascii() and not given.isascii():
+        return False
+    return " ".join(given.split()).lower() == " ".join(right.split()).lower()
 
 
-_NUMBER = re.compile(r"[+-]?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?")
+_NUMBER = re.compile(r"[+-]?([1-9]\d{0,2}(,\d{3})+|\d+)(\.\d+)?")
 
 
 def _number(text: str) -> Decimal | None:
@@ -106,15 +119,28 @@ def _sums(item: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _exact(item: dict[str, Any]) -> bool:
+    """Whether the value of an expression is the answer: reasoning-gym rounds divisions down on the way."""
+    import sympy
+
+    return bool(sympy.sympify(item["metadata"]["expression"], rational=True) == int(item["answer"]))
+
+
+def _one_count(item: dict[str, Any]) -> bool:
+    """Whether a letter is asked for of which capitals do not matter: reasoning-gym counts them and does not say so."""
+    letter, text = str(item["metadata"]["target_letter"]), " ".join(item["metadata"]["span"])
+    return letter.isalpha() and text.count(letter) == text.lower().count(letter.lower()) == int(item["answer"])
+
+
 FAMILIES: dict[str, VerifiedFamily] = {
     "gsm_symbolic": VerifiedFamily(),  # drawn by template, with its own solutions
     "chain_sum": VerifiedFamily(without=("State the final answer to the following arithmetic problem: ",), steps=_sums),
-    "basic_arithmetic": VerifiedFamily(),
+    "basic_arithmetic": VerifiedFamily(sound=_exact),
     "simple_equations": VerifiedFamily(),
     "products": VerifiedFamily(without=(" Give only the result as your final answer.",)),
     "gcd": VerifiedFamily(without=(" Give only the GCD as your final answer.",)),
     "lcm": VerifiedFamily(),
-    "letter_counting": VerifiedFamily(),
+    "letter_counting": VerifiedFamily(sound=_one_count),
     "spell_backward": VerifiedFamily(),
 }
 
@@ -178,7 +204,7 @@ def _gsm(name: str, settings: Mapping[str, Any], count: int, seed: int, held_out
     if settings:
         raise InputError(f"{name}: expected no settings, got {', '.join(settings)}")
     unseen = held_out_templates()
-    templates = unseen if held_out else frozenset(gsm_templates()) - unseen
+    templates = (unseen if held_out else frozenset(gsm_templates()) - unseen) - ROUNDED_TEMPLATES
     for problem in gsm_problems(-(-count // len(templates)), seed=seed, templates=templates):
         yield VerifiedProblem(name, problem.question, problem.solution, problem.answer)
 
@@ -195,7 +221,7 @@ def _drawn(name: str, settings: Mapping[str, Any], count: int, seed: int, held_o
         for part in family.without:
             question = question.replace(part, "")
         question = " ".join(question.split())
-        if is_held_out(question) is not held_out:
+        if is_held_out(question) is not held_out or not family.sound(item):
             continue
         answer = str(item["answer"])
         solution = "\n".join([*family.steps(item), f"{MARK} {answer}"])

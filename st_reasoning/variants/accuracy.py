@@ -98,6 +98,16 @@ class Completion:
     ended: bool
 
 
+def end_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Return the tokens that end a completion: the tokenizer's, and those that the model's folder names beside it.
+
+    An instruction-tuned model ends its turn with another token than its texts; GRPOTrainer stops at either.
+    """
+    named = model.generation_config.eos_token_id
+    named = [] if named is None else [named] if isinstance(named, int) else named
+    return list(dict.fromkeys([int(tokenizer.eos_token_id), *named]))
+
+
 def complete(
     model: Any,
     tokenizer: Any,
@@ -110,8 +120,8 @@ def complete(
     """Return completions of each problem: the likeliest token by token, or, with a temperature, so many drawn ones."""
     import torch
 
-    end = tokenizer.eos_token_id
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    ends = end_ids(model, tokenizer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     rows = [tokenizer(prompt(problem))["input_ids"] for problem in problems]
     longest = max(map(len, rows))
     ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=model.device)
@@ -132,12 +142,12 @@ def complete(
             attention_mask=mask,
             max_new_tokens=max_new_tokens,
             pad_token_id=pad,
-            eos_token_id=end,
+            eos_token_id=ends,
             repetition_penalty=1.0,
             **how,
         )[:, longest:]
     completions = [
-        Completion(text, ended=end in row)
+        Completion(text, ended=not set(ends).isdisjoint(row))
         for text, row in zip(tokenizer.batch_decode(found, skip_special_tokens=True), found.tolist(), strict=True)
     ]
     return [completions[start : start + samples] for start in range(0, len(completions), samples)]

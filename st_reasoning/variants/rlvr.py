@@ -15,7 +15,7 @@ from st_reasoning.checkpoints import Checkpoints, step_of
 from st_reasoning.errors import ConversionError, InputError, MissingExtraError
 from st_reasoning.files import content_hash
 from st_reasoning.problems.verified import VerifiedProblem
-from st_reasoning.variants.accuracy import accuracy, prompt
+from st_reasoning.variants.accuracy import accuracy, end_ids, prompt
 from st_reasoning.variants.saving import (
     add_lora,
     check_recipe,
@@ -30,6 +30,8 @@ from st_reasoning.variants.saving import (
 @dataclass(frozen=True)
 class RLVRRecipe:
     """Group-relative policy optimisation (Shao et al. 2024): the reward is 1 for a right final answer, else 0.
+
+    The loss is a mean over the tokens of all completions, as in DAPO (Yu et al. 2025).
 
     Attributes:
         families: What differs from reasoning-gym's defaults, by family, see :mod:`st_reasoning.problems.verified`.
@@ -156,9 +158,11 @@ def _build_trainer(
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
+    ends = set(end_ids(model, tokenizer))
+
     def reward(completions: list[str], completion_ids: list[list[int]], **columns: Any) -> list[float]:
         # One that was cut may have been cut within its answer: "#### 4" of "#### 47" is not 4.
-        ended = [tokenizer.eos_token_id in ids for ids in completion_ids]
+        ended = [not ends.isdisjoint(ids) for ids in completion_ids]
         return [one * end for one, end in zip(rewards_of(completions, **columns), ended, strict=True)]
 
     arguments = GRPOConfig(
@@ -172,6 +176,7 @@ def _build_trainer(
         top_k=0,
         top_p=1.0,
         beta=recipe.beta,
+        loss_type="dapo",
         max_completion_length=recipe.max_new_tokens,
         # A completion that was cut has no answer; that it earns nothing is its lesson.
         mask_truncated_completions=False,

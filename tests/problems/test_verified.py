@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
+from fractions import Fraction
 
 import pytest
 
 from st_reasoning.errors import InputError
+from st_reasoning.problems.gsm import ROUNDED_TEMPLATES, Problem, draw_problem, gsm_templates, held_out_templates
 from st_reasoning.problems.verified import (
     FAMILIES,
     HELD_OUT,
@@ -32,6 +35,7 @@ WORD = VerifiedProblem("spell_backward", "Spell this word backward: ammonia", "#
         "#### 1288.00",
         "#### +1288  \n",
         "####1288",
+        "1288\n #### 1288",
     ],
 )
 def test_right_answers_are_rewarded(completion: str):
@@ -69,6 +73,7 @@ def test_right_answers_are_rewarded(completion: str):
         "#### " + "1288" * 200,
         "#### 1288\x00",
         "#### 1_288",
+        "#### 0,001,288",  # no such separators
     ],
 )  # fmt: skip
 def test_wrong_malformed_and_adversarial_answers_earn_nothing(completion: str):
@@ -84,10 +89,16 @@ def test_wrong_malformed_and_adversarial_answers_earn_nothing(completion: str):
         ("#### ainomma ammonia", False),
         ("#### ainomm", False),
         ("#### a i n o m m a", False),
+        ("#### \N{CYRILLIC SMALL LETTER A}inomma", False),  # looks like it
     ],
 )
 def test_words_are_compared_as_words(completion: str, right: bool):
     assert WORD.solved_by(completion) is right
+
+
+def test_a_sign_whose_lower_case_is_the_letter_is_not_the_letter():
+    assert same_answer("KOOB", "koob")
+    assert not same_answer("\N{KELVIN SIGN}oob", "koob")
 
 
 def test_numbers_with_separators_and_decimals():
@@ -114,6 +125,39 @@ def test_every_family_solves_its_own_problems_and_no_other(family: str):
     assert wrong == 0
 
 
+def test_answers_of_expressions_are_their_values():
+    """reasoning-gym rounds -1 / 33 to -1."""
+    for held_out in (False, True):
+        for problem in verified_problems({"basic_arithmetic": {}}, 300, seed=0, held_out=held_out):
+            expression = max(re.findall(r"[-+*/() \d]+", problem.question), key=len).strip()
+            exact = re.sub(r"\d+", lambda number: f"Fraction({number.group()})", expression)
+            assert eval(exact, {"Fraction": Fraction}) == int(problem.answer), problem
+
+
+def test_letters_are_counted_the_same_with_and_without_capitals():
+    for problem in verified_problems({"letter_counting": {}}, 400, seed=0):
+        letter, text = re.fullmatch(r'.*letter "(.)" appear in the text: "(.*)"\?', problem.question).groups()
+        assert letter.isalpha()
+        assert text.count(letter) == text.lower().count(letter.lower()) == int(problem.answer), problem
+
+
+def test_steps_of_word_problems_are_exact():
+    """Of the templates that round, none is drawn."""
+    checked = 0
+    for held_out in (False, True):
+        for problem in verified_problems({"gsm_symbolic": {}}, 400, seed=0, held_out=held_out):
+            solution = problem.solution.replace(",", "").replace("$", "")
+            number = r"-?\d+(?:\.\d+)?"
+            for first, sign, second, result in re.findall(
+                rf"(?<![-+*/.\d(x] )(?<![-+*/.\d(])({number}) ?([-+*/]) ?({number}) ?= ?({number})(?![\d/%]|\.\d)",
+                solution,
+            ):
+                value = eval(f"Fraction('{first}') {sign} Fraction('{second}')", {"Fraction": Fraction})
+                assert abs(value - Fraction(result)) <= abs(value) / 10**6, problem.solution
+                checked += 1
+    assert checked > 500
+
+
 def test_worked_sums_add_up():
     for problem in verified_problems({"chain_sum": {"max_terms": 6}}, 30, seed=1):
         *steps, last = problem.solution.split("\n")
@@ -134,13 +178,19 @@ def test_draws_depend_on_the_seed_alone_and_leave_out_what_they_are_told():
     assert asked.isdisjoint(problem.question for problem in second)
 
 
-def test_held_out_templates_are_never_trained_on():
-    trained = verified_problems({"gsm_symbolic": {}}, 164, seed=1)
-    held_out = verified_problems({"gsm_symbolic": {}}, 36, seed=1, held_out=True)
-    # A template's solutions begin alike, whatever the numbers.
-    starts = [{problem.solution.split(" ")[0] for problem in some} for some in (trained, held_out)]
-    assert all(starts)
-    assert {p.question for p in trained}.isdisjoint(p.question for p in held_out)
+def test_held_out_templates_are_never_trained_on(monkeypatch: pytest.MonkeyPatch):
+    drawn: set[int] = set()
+
+    def noted(template: int, seed: int) -> Problem:
+        drawn.add(template)
+        return draw_problem(template, seed)
+
+    monkeypatch.setattr("st_reasoning.problems.gsm.draw_problem", noted)
+    verified_problems({"gsm_symbolic": {}}, 164, seed=1)
+    assert drawn == set(gsm_templates()) - held_out_templates() - ROUNDED_TEMPLATES
+    drawn.clear()
+    verified_problems({"gsm_symbolic": {}}, 36, seed=1, held_out=True)
+    assert drawn == held_out_templates() - ROUNDED_TEMPLATES
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "gsm_symbolic"])

@@ -15,7 +15,7 @@ from st_reasoning.errors import ConversionError, InputError
 from st_reasoning.files import read_json
 from st_reasoning.problems.verified import VerifiedProblem, verified_problems
 from st_reasoning.variants import VARIANT_RECORD, LoRA, RLVRRecipe, SFTRecipe, fine_tune, reinforce
-from st_reasoning.variants.accuracy import accuracy, complete
+from st_reasoning.variants.accuracy import accuracy, complete, end_ids
 from st_reasoning.variants.rlvr import _build_trainer, rewards_of
 from st_reasoning.variants.saving import NOTHING_EARNED, card
 
@@ -145,6 +145,20 @@ def test_a_completion_that_was_cut_earns_nothing(taught: Path):
     ids = [tokenizer("#### 4", add_special_tokens=False)["input_ids"]] * 2
     ids[1] = [*ids[1], tokenizer.eos_token_id]
     assert reward(["#### 4"] * 2, completion_ids=ids, family=["gcd"] * 2, answer=["4"] * 2) == [0, 1]
+
+
+def test_every_token_that_the_model_ends_with_is_an_end(taught: Path):
+    """An instruction-tuned model ends its turn with another token than the tokenizer's end of text."""
+    model, tokenizer = load_causal_lm(str(taught))
+    other = tokenizer("#", add_special_tokens=False)["input_ids"][0]
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, other]
+    assert end_ids(model, tokenizer) == [tokenizer.eos_token_id, other]
+    rows = [{"prompt": "q\n", "family": "gcd", "answer": "4"}]
+    trainer = _build_trainer(recipe(), model, tokenizer, rows, Checkpoints(Path("none"), ""))
+    (reward,) = trainer.reward_funcs
+    assert reward(["#### 4"], completion_ids=[[other]], family=["gcd"], answer=["4"]) == [1]
+    ((found,),) = complete(model, tokenizer, [VerifiedProblem("gcd", "1", "", "1")], max_new_tokens=6)
+    assert found.ended
 
 
 def test_the_accuracy_counts_and_names_what_was_cut(taught: Path):
