@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from st_reasoning.backbone import load_causal_lm
-from st_reasoning.config import parse, read_yaml, to_mapping, versions
+from st_reasoning.config import parse, read_yaml, to_mapping, versions, write_resolved
 from st_reasoning.errors import InputError
 from st_reasoning.files import content_hash, read_json, write_json, write_text
 from st_reasoning.micro import CARD, FIGURES, MODELS, backbone_name
@@ -23,6 +23,7 @@ from st_reasoning.variants.saving import card as variant_card
 
 # Folders beside the models: the base after its first phases, which are not shipped.
 PHASES = {"general": None, "sums": "general"}
+RECIPE = "micro-models.yaml"  # in the output: by it a folder is known that was begun here
 KEY = "key"  # in a model's record: the hash of all that decided its weights
 
 
@@ -87,15 +88,14 @@ def make_micro(recipe: MicroRecipe, output: Path, *, say: Callable[[str], None] 
         The figures, as in ``figures.json``.
 
     Raises:
-        InputError: for what recipes refuse.
+        InputError: for what recipes refuse, or where other things lie in the output.
         MissingExtraError: without TRL or reasoning-gym.
         ConversionError: if a training gives no finite loss.
     """
-    if output.is_file():
-        raise InputError(f"the output {output} is a file; expected a folder")
     taught = {name: None for families in recipe.taught.values() for name in families}
     if missing := [name for name in taught if name not in recipe.general.corpus]:
         raise InputError(f"variants are trained on {', '.join(missing)}; expected families of general.corpus")
+    _claim(output, recipe)
     keys: dict[str, str] = {}
     for model, parent in {**PHASES, **MODELS, "base": "sums"}.items():
         keys[model] = content_hash([to_mapping(recipe.of(model)), keys.get(parent or "")])
@@ -108,6 +108,17 @@ def make_micro(recipe: MicroRecipe, output: Path, *, say: Callable[[str], None] 
         _make(model, recipe.of(model), None if parent is None else output / parent, folder, keys[model])
         say(f"{model}: {time.perf_counter() - start:.0f} s")
     return examine(recipe, output, say=say)
+
+
+def _claim(output: Path, recipe: MicroRecipe) -> None:
+    """Leave the recipe in the output, and refuse a folder that holds other things: a model's would be overwritten."""
+    if output.is_file():
+        raise InputError(f"the output {output} is a file; expected a folder")
+    begun = output / RECIPE
+    if not begun.is_file() and output.is_dir() and any(output.iterdir()):
+        raise InputError(f"the output {output} holds other things; expected none, or a folder with {RECIPE} begun here")
+    output.mkdir(parents=True, exist_ok=True)
+    write_resolved(begun, recipe)
 
 
 def examine(recipe: MicroRecipe, output: Path, *, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -170,7 +181,7 @@ def _make(model: str, recipe: Any, parent: Path | None, folder: Path, key: str) 
         train: Callable[..., dict[str, Any]] = fine_tune if isinstance(recipe, SFTRecipe) else reinforce
         record = train(recipe, str(parent), folder, overwrite=True)
         record["base"] = backbone_name(parent.name)
-        text = variant_card(record)
+        text = variant_card(record, licence="apache-2.0")
     write_text(folder / "README.md", text)
     write_json(folder / VARIANT_RECORD, {**record, KEY: key})  # last: until it is there, the model is not made
 

@@ -137,7 +137,7 @@ def save_variant(
     """
     if hasattr(model, "merge_and_unload"):
         model = merged(model, "the trained LoRA weights", dtype=facts["recipe"]["dtype"])
-    record = {"schema": SCHEMA, **facts, "versions": versions()}
+    record = {"schema": SCHEMA, **facts, "device": _device(model), "versions": versions()}
     record["accuracy"] = {**facts["accuracy"], "after": after()}
     with new_folder(output, overwrite=overwrite) as scratch:
         save_causal_lm(model, tokenizer, scratch)
@@ -148,23 +148,39 @@ def save_variant(
     return record
 
 
-def card(record: dict[str, Any]) -> str:
-    """Return the model card of a variant: from what, on what, how long, and what came of it."""
+def _device(model: Any) -> str:
+    """Return what a model was trained on."""
+    import torch
+
+    device = model.device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread{'s' if threads != 1 else ''}" if device.type == "cpu" else str(device)
+
+
+def card(record: dict[str, Any], *, licence: str | None = None) -> str:
+    """Return the model card of a variant: from what, on what, how long, and what came of it.
+
+    Args:
+        record: What was recorded beside the weights.
+        licence: Its identifier on the hub; by default none is named, for it depends on the base.
+    """
     method = {"sft": "Supervised fine-tuning", "rlvr": "Reinforcement learning with verifiable rewards (GRPO)"}
     recipe = record["recipe"]
     settings = "\n".join(f"- {name}: {value}" for name, value in recipe.items())
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
-tags:
+{f"license: {licence}" + chr(10) if licence else ""}tags:
 - st-reasoning
 - {record["method"]}
 ---
 
 # {method[record["method"]]} of {record["base"]}
 
-An ordinary causal language model. {record["data"]["examples"]} problems drawn with reasoning-gym
-{record["versions"].get("reasoning-gym", "")}; {record["seconds"]:.0f} s of training.
+An ordinary causal language model. {record["data"]["examples"]:,} problems drawn with reasoning-gym
+{record["versions"].get("reasoning-gym", "")}; {_trained(record)}.
 
 {_solved(record)}
 Prompts are a question and a line break; answers end with a line `#### ANSWER`.
@@ -175,6 +191,17 @@ Prompts are a question and a line break; answers end with a line `#### ANSWER`.
 
 Everything else is in `{VARIANT_RECORD}`.
 """
+
+
+def _trained(record: dict[str, Any]) -> str:
+    """Say for how long, on what of the problems, and where."""
+    recipe, since = record["recipe"], record["resumed_at"]
+    steps = len(record["rewards"] if "rewards" in record else record["losses"])
+    each = f"{recipe['batch_size']} solutions"
+    if "rewards" in record:
+        each = f"{recipe['batch_size'] // recipe['group']} problems, each with {recipe['group']} completions"
+    taken = f"{record['seconds']:.0f} s on {record['device']}"
+    return f"{steps:,} steps of {each}; {taken}" + (f" since step {since}, where it went on" if since else "")
 
 
 def _solved(record: dict[str, Any]) -> str:

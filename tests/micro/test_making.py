@@ -288,6 +288,14 @@ def test_the_shipped_recipe_is_the_repositorys() -> None:
     assert recipe.rlvr_prolonged.steps >= 3 * recipe.rlvr.steps
 
 
+def test_a_folder_with_other_things_is_left_alone(tiny: MicroRecipe, tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds other things"):
+        make_micro(tiny, tmp_path)
+    assert (tmp_path / "base" / "notes.txt").read_text() == "mine"
+
+
 def test_wrong_values_are_refused_at_their_place() -> None:
     with pytest.raises(InputError, match=r"unknown key 'document' in tiny, general, corpus, chain_sum"):
         parse(MicroRecipe, {**TINY, "general": {"corpus": {"chain_sum": {"document": 3}}}}, where="tiny")

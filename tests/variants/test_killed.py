@@ -49,6 +49,7 @@ def test_killed_and_called_again_it_ends_with_the_same_weights(tiny_llm: Path, t
     records = [read_json(output / VARIANT_RECORD) for output in (killed, whole)]
     assert 3 <= records[0]["resumed_at"] < 12
     assert records[1]["resumed_at"] is None
+    assert f" since step {records[0]['resumed_at']}, where it went on." in (killed / "README.md").read_text()
     assert not (tmp_path / "killed.checkpoints").exists()
     weights = [(output / "model.safetensors").read_bytes() for output in (killed, whole)]
     assert weights[0] == weights[1]
