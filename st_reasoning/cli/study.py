@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from st_reasoning.cli.base import JSON, OUTPUT, answer, given, working
+from st_reasoning.errors import InputError
 
 
 @click.command()
@@ -19,8 +20,8 @@ from st_reasoning.cli.base import JSON, OUTPUT, answer, given, working
 @click.option("--partition", help="For slurm.")
 @click.option("--gpus", type=click.IntRange(min=0), help="For slurm: of each job.")
 @click.option("--cpus", type=click.IntRange(min=1), help="For slurm: of each job.")
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), default=24.0, show_default=True,
-              help="For slurm: the longest that a job may take.")  # fmt: skip
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True),
+              help="For slurm: the longest that a job may take; by default 24.")  # fmt: skip
 @click.option("--plan", "only_plan", is_flag=True, help="Show the steps, what exists, and what the rest will cost.")
 @click.option("--tflops", type=click.FloatRange(min=0, min_open=True),
               help="For --plan: 10^12 operations a device does in a second; by default measured here.")  # fmt: skip
@@ -34,7 +35,7 @@ def study(
     partition: str | None,
     gpus: int | None,
     cpus: int | None,
-    hours: float,
+    hours: float | None,
     only_plan: bool,
     tflops: float | None,
 ) -> None:
@@ -51,12 +52,19 @@ def study(
       st-reasoning study
       st-reasoning study recipes/smollm2.yaml --output runs/smollm2
       st-reasoning study recipes/paper-study.yaml --output runs/paper --plan --tflops 100
-      st-reasoning study recipes/paper-study.yaml --output runs/paper --executor slurm --jobs 32 --gpus 4
+      st-reasoning study recipes/paper-study.yaml --output runs/paper --executor slurm --jobs 32 --gpus 1
     """
     from st_reasoning.study import IncompleteError, Running, StudyRecipe, run_study
     from st_reasoning.study.report import answer as sentences
     from st_reasoning.study.shipped import find_recipe
 
+    limits = {"slurm_partition": partition, "gpus_per_node": gpus, "cpus_per_task": cpus}
+    if executor not in ("slurm", "local-submitit") and (given(limits) or hours is not None):
+        raise InputError("--partition, --gpus, --cpus and --hours are for --executor slurm, which was not asked for")
+    if executor == "here" and jobs not in (None, 1):
+        raise InputError("--executor here runs one step after the other; for --jobs name processes or slurm")
+    if tflops is not None and not only_plan:
+        raise InputError("--tflops is for --plan, which was not asked for")
     path = find_recipe(recipe)
     parsed = StudyRecipe.read(path)
     output = output or Path("runs") / path.stem
@@ -67,12 +75,11 @@ def study(
             planned = plan(parsed, output, tflops=tflops)
         answer(planned, as_json, describe(planned))
         return
-    limits = {"slurm_partition": partition, "gpus_per_node": gpus, "cpus_per_task": cpus}
     jobs = jobs or (100 if executor == "slurm" else 1)
     running = Running(
         executor=executor or ("here" if jobs == 1 else "processes"),
         jobs=jobs,
-        parameters={**given(limits), "timeout_min": max(1, round(60 * hours))},
+        parameters={**given(limits), "timeout_min": max(1, round(60 * (hours or 24)))},
     )
     failure = None
     with working():

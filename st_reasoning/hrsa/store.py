@@ -1,10 +1,13 @@
 """States of many layers on disk, one file a layer: memory holds a layer at a time, whatever the number of tokens.
 
+The files have no name once they are open, so that a process that is killed leaves nothing behind.
+
 Symbols: n rows, width d, L layers.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
@@ -27,7 +30,11 @@ class Store:
     def __init__(self, folder: Path, layers: int, width: int) -> None:
         folder.mkdir(parents=True)
         self.folder, self.width = folder, width
-        self._files = [os.open(folder / f"{layer}.f32", os.O_RDWR | os.O_CREAT, 0o600) for layer in range(layers)]
+        self._files = []
+        for layer in range(layers):
+            path = folder / f"{layer}.f32"
+            self._files.append(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            path.unlink()
 
     def __len__(self) -> int:
         return len(self._files)
@@ -70,8 +77,9 @@ class Store:
     def pick(self, layer: int, rows: Tensor) -> Tensor:
         """Return some rows [m, d] of a layer by their numbers [m], in any order; no others are copied."""
         # Mapped only while it is read: pages that stay mapped would count as memory of this process.
-        every = np.memmap(self.folder / f"{layer}.f32", dtype=_FLOAT, mode="r").reshape(-1, self.width)
-        return torch.from_numpy(np.asarray(every)[rows.numpy()])
+        mapped = mmap.mmap(self._files[layer], 0, prot=mmap.PROT_READ)
+        every = np.frombuffer(mapped, dtype=_FLOAT).reshape(-1, self.width)
+        return torch.from_numpy(every[rows.numpy()])
 
     def arrange(self, order: Tensor) -> None:
         """Keep the rows ``order`` [n] of every layer, in that order."""

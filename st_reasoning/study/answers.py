@@ -7,7 +7,7 @@ from typing import Any
 from st_reasoning.results.compare import Comparison
 from st_reasoning.results.decide import BETTER, EQUIVALENT, OPEN, WORSE, Measured, Row, Settings
 from st_reasoning.results.words import more, sentence, signed
-from st_reasoning.study.scores import Scores, seeds_alone
+from st_reasoning.study.scores import EVERYTHING, Scores, seeds_alone
 
 ADVICE = {
     BETTER: "Start from the reasoning model",
@@ -69,9 +69,14 @@ def undecided(scores: Scores, pairs: list[dict[str, Any]], prediction: dict[str,
         found.append({"of": of, "what": what, "decides": decides})
 
     for name, comparison in scores.comparisons.items():
-        for row in (comparison.headline, *(row for row in comparison.rows[1:] if row.level == "benchmark")):
+        headline, columns = comparison.headline, scores.columns.get(name, {})
+        benchmarks = [row for row in comparison.rows[1:] if row.level == "benchmark"]
+        # One benchmark that all tasks are of is asked for once, by its name.
+        rows = benchmarks if [row.tasks for row in benchmarks] == [headline.tasks] else [headline, *benchmarks]
+        for row in rows:
             if row.word == OPEN:
-                add(name, f"better, worse or equivalent on {row.name}", _decides(row))
+                alone = columns.get(row.name if row.level == "benchmark" else EVERYTHING)
+                add(name, f"better, worse or equivalent on {row.name}", _decides(row, alone))
     for name, reason in scores.reasons.items():
         add(name, "everything about its scores", f"what is missing: {reason}")
     if scores.overall is not None and len(pairs) > 1 and scores.overall.word == OPEN:
@@ -81,7 +86,8 @@ def undecided(scores: Scores, pairs: list[dict[str, Any]], prediction: dict[str,
         why = sentence_of_first if len(said) == 1 else f"{first}: {sentence_of_first} The others likewise."
         need = "" if word == "not measured" else "An interval on one side of its limit: more texts. "
         add(names, f"the {level} of the backbones ({word})", f"{need}{why}")
-    if not any((row["spearman_p_holm"] or 1) < prediction["alpha"] for row in prediction["values"]):
+    found_p = [row["spearman_p_holm"] for row in prediction["values"] if row["spearman_p_holm"] is not None]
+    if not any(p < prediction["alpha"] for p in found_p):
         add("all pairs", "whether drift predicts score", prediction["sentence"])
     return found
 
@@ -101,16 +107,28 @@ def _answer(word: str, sentences: list[str]) -> Answer:
     return {"word": word, "advice": ADVICE[word], "sentences": sentences}
 
 
-def _decides(row: Row) -> str:
+def _decides(row: Row, alone: Row | None = None) -> str:
+    """Say what would decide a row; where its interval is over more than seeds, also what would on these tasks alone.
+
+    Args:
+        row: Not decided.
+        alone: The same with an interval over seeds alone.
+    """
     if row.measured is None:
         return "more than one seed, predictions by example, or more tasks" if row.level != "overall" else "more pairs"
-    return more(row)
+    if alone is None or alone.measured is None or row.measured.kind == "seeds":
+        return more(row)
+    fixed = more(alone) if alone.word == OPEN else f"decided, {alone.word}"
+    return f"Over {row.measured.over}: {more(row)}. For these tasks as a fixed list, over seeds alone: {fixed}."
 
 
 def _count(answers: dict[str, Answer]) -> str:
     words = [answer["word"] for answer in answers.values()]
-    parts = [f"{word} in {words.count(word)}" for word in (BETTER, WORSE, EQUIVALENT, OPEN) if word in words]
-    return f"Of {len(words)} pairs, the embedder from the reasoning model is {', '.join(parts)}."
+    decided = [f"{word} in {words.count(word)}" for word in (BETTER, WORSE, EQUIVALENT) if word in words]
+    if not decided:
+        return f"In none of {len(words)} pairs is it decided whether the embedder from the reasoning model is better."
+    said = f"Of {len(words)} pairs, the embedder from the reasoning model is {', '.join(decided)}"
+    return f"{said}; {words.count(OPEN)} not decided." if OPEN in words else f"{said}."
 
 
 def _over_pairs(row: Row, name: str, settings: Settings) -> str:

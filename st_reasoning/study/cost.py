@@ -16,6 +16,7 @@ from typing import Any
 from st_reasoning.backbone import format_instruction, resolve
 from st_reasoning.backbone.sources import adapter_base, causal_config, loading
 from st_reasoning.errors import InputError
+from st_reasoning.hrsa.settings import Settings
 from st_reasoning.study.contents import Contents
 from st_reasoning.study.labels import backbone_label
 from st_reasoning.study.plan import Step
@@ -48,12 +49,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class Size:
-    """Numbers of weights: all of a causal LLM, those a token is multiplied with, and both without the language head."""
+    """Numbers of weights: all of a causal LLM, those a token is multiplied with, and both without the language head.
+
+    ``states`` is how many values all hidden states of a token have; 0 where that is not known.
+    """
 
     all: int
     active: int
     body: int
     body_active: int
+    states: int = 0
 
 
 class Costs:
@@ -157,8 +162,13 @@ class Costs:
         cached = recipe.mini_batch_tokens and recipe.batch_size * self._tokens_of_an_example > recipe.mini_batch_tokens
         # A pass without gradients before the others where they are cached, and one more where states are not kept.
         passes = 6 + (2 if cached else 0) + (2 if recipe.gradient_checkpointing else 0)
-        scratch = 2 * 3 * 4.0 * size.body if recipe.save_every else 0.0  # two checkpoints: weights and two moments
-        return Cost(tokens, passes * tokens * size.body_active, self._folder(label), scratch, unknown)
+        checkpoint = 3 * 4.0 * size.body if recipe.save_every else 0.0  # weights and two moments
+        flops = passes * tokens * size.body_active
+        if self.recipe.hrsa.curve:  # they stay, for the comparison at each
+            steps = math.ceil(examples / recipe.batch_size)
+            kept = steps // (recipe.save_every or steps or 1) * checkpoint
+            return Cost(tokens, flops, self._folder(label) + kept, unknown=unknown)
+        return Cost(tokens, flops, self._folder(label), 2 * checkpoint, unknown)
 
     def _evaluate(self, label: str) -> Cost:
         tokens, unknown = self._evaluated
@@ -169,7 +179,10 @@ class Costs:
         named = arms.reasoning.backbone
         sizes = [self._size(backbone_label(arms.base)), self._size(pair if named is None else backbone_label(named))]
         tokens = self._compared * (2 if self.recipe.hrsa.ceiling else 1)
-        return Cost(2 * tokens, sum(2 * tokens * size.body_active for size in sizes))
+        # Hidden states of all layers wait on disk, float32; "fast" looks at so many tokens at most.
+        looked_at = self._compared if self.recipe.hrsa.estimator == "exact" else min(self._compared, Settings().tokens)
+        scratch = 4.0 * looked_at * sum(size.states for size in sizes)
+        return Cost(2 * tokens, sum(2 * tokens * size.body_active for size in sizes), scratch=scratch)
 
     def _along(self, pair: str) -> Cost:
         """Return the cost of a comparison at the start and at each checkpoint, of a sample of the texts."""
@@ -180,7 +193,7 @@ class Costs:
             examples = 0.0  # said where the training is estimated
         steps = recipe.max_steps or math.ceil(examples / recipe.batch_size)
         points = 1 + steps // (recipe.save_every or steps or 1)
-        return Cost(points * once.tokens, points * once.flops)
+        return Cost(points * once.tokens, points * once.flops, scratch=once.scratch)
 
     # Numbers of tokens.
 
@@ -265,10 +278,11 @@ def size_of(backbone: str) -> Size:
         model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     total = sum(weight.numel() for weight in model.parameters())
+    states = (config.num_hidden_layers + 1) * table.shape[1]
     if head is table:
-        return Size(total, total, total, total - table.numel())
+        return Size(total, total, total, total - table.numel(), states)
     body = total - head.numel()
-    return Size(total, total - table.numel(), body, body - table.numel())
+    return Size(total, total - table.numel(), body, body - table.numel(), states)
 
 
 def _tokenizer(backbone: str) -> Any:

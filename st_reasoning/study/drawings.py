@@ -79,7 +79,7 @@ def forest(bars: Sequence[Bar], margin: float) -> Markup:
         )  # fmt: skip
         for ends, style in ((bar.interval, "whisker"), (bar.narrow, "thick")):
             if ends is not None:
-                parts += _between(ends, reach, x, y, f"{style} {kind}")
+                parts += _between(ends, (-reach, reach), x, y, f"{style} {kind}")
         parts.append(Markup('<circle class="spot {}" cx="{:.1f}" cy="{:.0f}" r="4.5"/>').format(kind, x(bar.value), y))
     said = "; ".join(
         f"{bar.name}: {number(bar.value, 2)}"
@@ -117,10 +117,7 @@ def dumbbells(moves: Sequence[Move], title: str) -> Markup:
             mean = sum(move.after) / len(move.after)
             parts.append(Markup('<path class="rod" d="M{:.1f} {:.0f}H{:.1f}"/>').format(x(move.before), y, x(mean)))
         if move.interval is not None:
-            ends = (max(low, move.interval[0]), min(high, move.interval[1]))
-            parts.append(
-                Markup('<path class="whisker before" d="M{:.1f} {:.0f}H{:.1f}"/>').format(x(ends[0]), y, x(ends[1]))
-            )
+            parts += _between(move.interval, (low, high), x, y, "whisker before")
         parts += [
             Markup('<circle class="spot after" cx="{:.1f}" cy="{:.0f}" r="3.5"/>').format(x(value), y)
             for value in move.after
@@ -152,9 +149,16 @@ def scatter(dots: Sequence[Dot], title: str, x_label: str) -> Markup:
     parts.append(Markup('<path class="zero" d="M{:.0f} {:.1f}H{:.0f}"/>').format(left, y(0), WIDTH - _SIDE))
     parts += _axis(*_room([dot.x for dot in dots]), bottom, x_label, start=left + 8)
     upright = Markup('<path class="whisker faint" d="M{:.1f} {:.1f}V{:.1f}"/>')
-    parts += [
-        upright.format(x(dot.x), y(dot.interval[0]), y(dot.interval[1])) for dot in dots if dot.interval is not None
-    ]
+    for dot in dots:
+        if dot.interval is not None:
+            parts.append(upright.format(x(dot.x), y(dot.interval[0]), y(dot.interval[1])))
+            parts += [
+                Markup('<path class="whisker faint" d="M{:.1f} {:.1f}l4 {:.0f}l4 {:.0f}"/>').format(
+                    x(dot.x) - 4, y(edge) + 5 * side, -5 * side, 5 * side
+                )
+                for end, edge, side in zip(dot.interval, (low, high), (-1, 1), strict=True)
+                if (end - edge) * side > 0
+            ]
     spot = Markup(
         '<g><title>{}</title><circle class="spot after" cx="{:.1f}" cy="{:.1f}" r="8"/>'
         '<text class="in" x="{:.1f}" y="{:.1f}">{}</text></g>'
@@ -170,13 +174,14 @@ _KINDS = {"better": "better", "worse": "worse", "equivalent": "equivalent"}
 
 
 def _between(
-    ends: tuple[float, float], reach: float, x: Callable[[float], float], y: float, style: str
+    ends: tuple[float, float], frame: tuple[float, float], x: Callable[[float], float], y: float, style: str
 ) -> list[Markup]:
-    low, high = (min(max(end, -reach), reach) for end in ends)
+    """Draw an interval, with an arrow where it goes on beyond the frame."""
+    low, high = (min(max(end, frame[0]), frame[1]) for end in ends)
     parts = [Markup('<path class="{}" d="M{:.1f} {:.1f}H{:.1f}"/>').format(style, x(low), y, x(high))]
-    for end, side in zip(ends, (-1, 1), strict=True):
-        if abs(end) > reach:
-            tip = x(side * reach)
+    for end, edge, side in zip(ends, frame, (-1, 1), strict=True):
+        if (end - edge) * side > 0:
+            tip = x(edge)
             head = f"M{tip - 5 * side:.1f} {y - 4:.1f}L{tip:.1f} {y:.1f}L{tip - 5 * side:.1f} {y + 4:.1f}"
             parts.append(Markup('<path class="{}" d="{}"/>').format(style, head))
     return parts

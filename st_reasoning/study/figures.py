@@ -123,7 +123,8 @@ def moves(study: dict[str, Any]) -> Figure | None:
         "realignment",
         "Before and after contrastive training",
         "One line for each pair: how alike its two backbones are (ring, with its interval) and its two embedders (a "
-        "dot for each seed), at the last layer and without sink tokens. A move to the right is realignment.",
+        "dot for each seed), at the last layer and, but for the readout, without sink tokens. A move to the right is "
+        "realignment; of a residual, one to the left.",
         plots,
         [("ring", "backbones"), ("spot", "embedders, a dot for each seed"), ("tick", "chance, of the backbones")],
         _data("realignment", ("pair", "of", "address", "value", "low", "high", "file"), rows),
@@ -135,6 +136,7 @@ def correlations(study: dict[str, Any]) -> Figure | None:
     found, scored = study["prediction"], study["prediction"]["pairs"]
     ends = {bar["name"]: _seed_ends(bar) for bar in study["pairs"]}
     places = {name: place for place, name in enumerate(scored, start=1)}
+    files = {pair["name"]: (pair["hrsa"]["backbones"] or "") for pair in study["pairs"]}
     plots, rows = [], []
     for row in drawn_values(found):
         dots = [
@@ -144,18 +146,20 @@ def correlations(study: dict[str, Any]) -> Figure | None:
         ]
         title = f"{row['level'][:1].upper()}{row['level'][1:]}: {row['name']}"
         plots.append(Plot(title, scatter(dots, row["name"], svg.shortened(row["name"], 44))))
-        rows += [[text(dot.name), text(row["address"]), number(dot.x), number(dot.y)] for dot in dots]
+        rows += [
+            [text(dot.name), text(row["address"]), number(dot.x), text(files[dot.name]), number(dot.y)] for dot in dots
+        ]
     if not plots:
         return None
     return Figure(
         "drift",
         "Drift of the backbones against the score difference",
-        "Each dot is a pair, numbered below; its upright line is the interval over seeds alone. Up: the reasoning "
-        "model embeds better. To the right: its backbone is more like the base. One value for each level, chosen "
-        "beforehand.",
+        "Each dot is a pair, numbered below; its upright line is the interval over seeds alone, with an arrow where it "
+        "goes on. Up: the reasoning model embeds better. To the right: its backbone is more like the base. One value "
+        "for each level, chosen beforehand.",
         plots,
         [],
-        _data("drift", ("pair", "address", "value", "difference"), rows),
+        _data("drift", ("pair", "address", "value", "file", "difference"), rows),
         pairs=list(scored),
     )
 

@@ -34,10 +34,12 @@ def markdown(study: dict[str, Any]) -> str:
         parts += [f"### {_text(pair['name'])}", _text(f"Base: {pair['base']}. Reasoning: {pair['reasoning']}.")]
         parts += _answer(pair["answer"])
         if pair["comparison"] is not None:
-            parts += ["\n".join(f"- {_text(warning)}" for warning in pair["comparison"]["warnings"])]
+            parts += _points(pair["comparison"]["warnings"])
+        parts += _points(tables.waived(pair))
         shown = (tables.comparison(pair), tables.seeds(pair), tables.words(pair))
         parts += [_table(each) for each in shown if each is not None]
-        parts += ["\n".join(f"- Missing: {_text(reason)}" for reason in pair["mechanism"]["missing"])]
+        parts += [*_points(tables.warnings(pair)), *map(_text, tables.notes(pair)), *_points(tables.rules(pair))]
+        parts += _points([f"Missing: {reason}" for reason in pair["mechanism"]["missing"]])
     parts += ["## How it was done", _table(tables.steps(study)), _text(study["assumed"])]
     parts += [f"```json\n{json.dumps(study[key], indent=2, ensure_ascii=False)}\n```" for key in ("recipe", "versions")]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -45,6 +47,11 @@ def markdown(study: dict[str, Any]) -> str:
 
 def _answer(answer: dict[str, Any]) -> list[str]:
     return [f"**{answer['advice']}**", *map(_text, answer["sentences"])]
+
+
+def _points(sentences: list[str]) -> list[str]:
+    """Return a list of sentences, or nothing."""
+    return ["\n".join(f"- {_text(each)}" for each in sentences)] if sentences else []
 
 
 def _table(found: Table) -> str:

@@ -84,15 +84,15 @@ def mechanism(pair: Pair, recipe: StudyRecipe, output: Path, outcomes: Mapping[s
     """
     missing: list[str] = []
 
-    def panel(part: str) -> dict[str, Any] | None:
+    def kept(part: str) -> dict[str, Any] | None:
         step = f"hrsa/{pair.name}/{part}"
         if not ended_well(step, outcomes):
             missing.append(f"{step}: the step did not end well")
             return None
         return _panel(output, step, missing)
 
-    before = panel("backbones")
-    after = {seed: panel(f"seed-{seed}") for seed in recipe.seeds}
+    before = kept("backbones")
+    after = {seed: kept(f"seed-{seed}") for seed in recipe.seeds}
     there = {seed: panel for seed, panel in after.items() if panel is not None}
     changes: dict[int, dict[str, Any]] = {}
     if before is not None:
@@ -281,7 +281,8 @@ def _mean_change(before: dict[str, Any], after: dict[int, dict[str, Any]], addre
     """Return the mean over seeds of embedders minus backbones at the last layer.
 
     ``interval`` is over sentences, for these seeds: leaving out a block leaves it out of both. ``interval_seeds`` is
-    over seeds, for these sentences. Either is None where it cannot be had.
+    over seeds, for these sentences. Either is None where it cannot be had, the latter also where all seeds show the
+    same change: nothing follows from that for others.
     """
     nothing: dict[str, Any] = {"value": None, "interval": None, "interval_seeds": None, "shown": None}
     if address is None or not after:
@@ -300,7 +301,7 @@ def _mean_change(before: dict[str, Any], after: dict[int, dict[str, Any]], addre
         level = before["intervals"]["level"]
         around = interval(change, parts[1:].mean(axis=0) - parts[0], (weights[0] + weights[1:].mean(axis=0)) / 2, level)
         ends = [around.low, around.high]
-    if len(changes) > 1:
+    if len(set(changes)) > 1:
         estimate = paired_t(changes)
         seeds = [estimate.low, estimate.high]
     shown = None if ends is None else not ends[0] <= 0 <= ends[1]

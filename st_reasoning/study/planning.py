@@ -129,12 +129,12 @@ def describe(plan: dict[str, Any]) -> str:
     for step in plan["steps"]:
         kinds.setdefault(step["name"].partition("/")[0], []).append(step)
     device = plan["throughput"]["device"]
-    rows = [("step", "all", "done", "tokens", "FLOPs", f"{device} time", "disk")]
+    rows = [("step", "steps", "done", "tokens", "FLOPs", f"{device} time", "disk")]
     for kind, steps in kinds.items():
         left = [step for step in steps if step["state"] == "to do"]
         rows.append((kind, str(len(steps)), str(len(steps) - len(left)), *_cells(_sum(left))))
     total = plan["remaining"]
-    rows.append(("to do", str(len(plan["steps"])), str(len(plan["steps"]) - total["steps"]), *_cells(total)))
+    rows.append(("all", str(len(plan["steps"])), str(len(plan["steps"]) - total["steps"]), *_cells(total)))
     wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join([row[0].ljust(wide[0]), *(cell.rjust(width) for cell, width in zip(row[1:], wide[1:], strict=True))])
@@ -144,7 +144,8 @@ def describe(plan: dict[str, Any]) -> str:
     lines += [
         "",
         f"Tokens, FLOPs, time and disk are of what is left to do, by estimate: {pace}, {SECONDS_PER_STEP:.0f} s to "
-        f"start each step. While it runs, a step needs up to {_bytes(total['scratch'])} more on disk.",
+        f"start each step. While it runs, a step needs up to {_bytes(total['scratch'])} more on disk. Not counted: "
+        "what the hub sends, mteb's data and predictions, and the panels themselves.",
     ]
     if total["incomplete"]:
         lines.append(f"The sums leave something out of {total['incomplete']} steps, or take an upper bound:")

@@ -68,14 +68,15 @@ def _pair(pair: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return what the page shows of one pair beside what study.json has."""
     drawn: list[Figure | None] = [figures.layers(pair, folder), figures.training(pair)]
     shown: list[Table | None] = [tables.comparison(pair), tables.seeds(pair), tables.words(pair)]
-    audit = pair["audit"] or {"findings": [], "waived": []}
     return {
         **pair,
         "figures": [each for each in drawn if each is not None],
         "comparison_table": shown[0],
         "seeds_table": shown[1],
         "words_table": shown[2],
-        "waived": [each for each in audit["findings"] if each["name"] in audit["waived"]],
+        "waived": tables.waived(pair),
+        "warnings": tables.warnings(pair),
+        "notes": tables.notes(pair),
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from st_reasoning.hrsa import svg
-from st_reasoning.results.decide import OPEN
+from st_reasoning.results.decide import LARGEST, OPEN
 from st_reasoning.results.html import Cell, text
 from st_reasoning.results.html import number as plain
 from st_reasoning.results.words import signed
@@ -51,16 +51,17 @@ def paper_form(study: dict[str, Any]) -> Table:
     cells = [(pair, cell) for pair in study["pairs"] for cell in pair["columns"]]
     head = [
         ("Pair", True), ("Method", True), ("Scores", True), ("Base", False), ("Reasoning", False),
-        ("Difference", False), ("\N{PLUS-MINUS SIGN} over seeds", False), ("Low", False), ("High", False),
-        ("p of a difference", False), ("p of the margin", False), ("Reasoning is", True),
+        ("Difference", False), ("Reasoning is", True), ("\N{PLUS-MINUS SIGN} over seeds", False), ("Low", False),
+        ("High", False), ("p of a difference", False), ("p of the margin", False), ("Seeds that would decide", False),
     ]  # fmt: skip
     rows = []
     for pair, cell in cells:
         ends = cell["interval"] or {"low": None, "high": None}
         row = [
             text(pair["name"]), text(pair["method"]), text(cell["name"]), number(cell["a"]), number(cell["b"]),
-            _signed(cell["difference"]), number(cell["std"]), _signed(ends["low"]), _signed(ends["high"]),
-            number(cell["p_difference_holm"], 3), number(cell["p_equivalence_holm"], 3), _word(cell["word"]),
+            _signed(cell["difference"]), _word(cell["word"]), number(cell["std"]), _signed(ends["low"]),
+            _signed(ends["high"]), number(cell["p_difference_holm"], 3), number(cell["p_equivalence_holm"], 3),
+            _needed(cell["needed"], "seeds"),
         ]  # fmt: skip
         rows.append(row)
     caption = (
@@ -117,7 +118,7 @@ def comparison(pair: dict[str, Any]) -> Table | None:
             number(row["a"]), number(row["b"]), _signed(row["difference"]), _signed(ends["low"]), _signed(ends["high"]),
             text(" and ".join(f"{count:,} {unit}" for unit, count in ends["units"].items()) or "one run each"),
             number(row["p_difference_holm"], 3), number(row["p_equivalence_holm"], 3), _word(row["word"]),
-            text(" or ".join(f"{n:,} {unit}" for unit, n in row["needed"].items() if n is not None)),
+            text(" or ".join(f"{_count(n)} {unit}" for unit, n in row["needed"].items())),
         ])  # fmt: skip
     caption = (
         f"Means of the scores below, in points, {found['level']:.0%} intervals for the units named; p-values are "
@@ -166,8 +167,8 @@ def hierarchy(study: dict[str, Any]) -> Table:
         rows.append(cells)
     caption = (
         "The word for each level, with the pairs that have it and the range of the value it was read from, at the last "
-        "layer and without sink tokens; after training a pair has the words of all its seeds. From hrsa/PAIR/backbones/"
-        "hrsa.json and hrsa/PAIR/seed-N/hrsa.json. Paper: arXiv 2601.21192 v1, Table 2."
+        "layer and, but for the readout, without sink tokens; after training a pair has the words of all its seeds. "
+        "From hrsa/PAIR/backbones/hrsa.json and hrsa/PAIR/seed-N/hrsa.json. Paper: arXiv 2601.21192 v1, Table 2."
     )
     return Table("hierarchy", "What changes where", caption, head, rows)
 
@@ -199,6 +200,44 @@ def words(pair: dict[str, Any]) -> Table | None:
         f"embedders, mean over seeds, minus backbones, paired by sentence. From {', '.join(files)}."
     )
     return Table(f"{pair['name']}-words", f"{pair['name']}: representations", caption, head, rows)
+
+
+def waived(pair: dict[str, Any]) -> list[str]:
+    """Return the differences between the arms that the recipe waived, each in a sentence."""
+    audit = pair["audit"] or {"findings": [], "waived": []}
+    found = [each for each in audit["findings"] if each["name"] in audit["waived"]]
+    return [f"Waived: {each['name']}, {each['base']} against {each['reasoning']}: {each['why']}." for each in found]
+
+
+def warnings(pair: dict[str, Any]) -> list[str]:
+    """Return what is to be kept in mind about the panels of a pair, each with the panels that say it."""
+    found, said = pair["mechanism"], dict[str, list[str]]()
+    panels = [("backbones", found["backbones"])]
+    panels += [(f"embedders, seed {each['seed']}", each) for each in found["embedders"]]
+    for of, panel in panels:
+        for warning in [] if panel is None else panel["warnings"]:
+            said.setdefault(warning, []).append(of)
+    return [f"{', '.join(dict.fromkeys(of))}: {warning}" for warning, of in said.items()]
+
+
+def notes(pair: dict[str, Any]) -> list[str]:
+    """Return what the words of a pair are to be read with."""
+    found = pair["mechanism"]
+    said = [] if found["realignment"] is None else list(found["realignment"]["notes"])
+    if found["published_entropy"] is not None:
+        before, after = found["published_entropy"]
+        said.append(
+            f"Published inverse row entropy of this pair, on other texts: {before} between the backbones, {after} "
+            "between the embedders."
+        )
+    return said
+
+
+def rules(pair: dict[str, Any]) -> list[str]:
+    """Return the word for each level of the backbones with the rule that gave it."""
+    found = pair["mechanism"]["backbones"]
+    levels = [] if found is None else found["levels"]
+    return [f"{each['level']}, {each['word']}: {each['sentence']} Rule: {each['rule']}." for each in levels]
 
 
 def values(study: dict[str, Any]) -> Table:
@@ -274,6 +313,17 @@ def steps(study: dict[str, Any]) -> Table:
     taken = study["runtime"]["seconds"]
     rows = [[text(step["name"]), text(step["state"]), number(taken.get(step["name"]), 1)] for step in study["steps"]]
     return Table("steps", "Steps", "From steps/STEP.json: how long each took when it ran.", head, rows)
+
+
+def _count(needed: int | None) -> str:
+    return f"more than {LARGEST:,}" if needed is None else f"{needed:,}"
+
+
+def _needed(needed: dict[str, int | None], unit: str) -> Cell:
+    """Return a cell of how many units in all would decide; empty where that is not asked or cannot be told."""
+    if unit not in needed:
+        return text(DASH)
+    return {**plain(needed[unit], 0), "text": _count(needed[unit])}
 
 
 def _grouped(row: dict[str, Any]) -> str:

@@ -56,6 +56,13 @@ def test_a_mean_over_seeds_is_over_sentences_and_over_seeds(panels: Panels, tmp_
     assert value["embedders_mean"] == pytest.approx(np.mean(after))
 
 
+def test_from_seeds_that_all_show_the_same_nothing_follows(panels: Panels, tmp_path: Path) -> None:
+    recipe, out, outcomes = made(tmp_path, {"a": [0.0, 0.0]}, panels)
+    write_json(out / "hrsa/a/seed-1/hrsa.json", panels[1])
+    found = mechanism(recipe.pairs[0], recipe, out, outcomes)
+    assert all(value["change"]["interval_seeds"] is None for value in found["values"])
+
+
 def test_panels_of_other_texts_are_not_subtracted(panels: Panels, tmp_path: Path) -> None:
     recipe, out, outcomes = made(tmp_path, {"a": [0.0, 0.0]}, panels)
     other = {**panels[1], "corpus": {**panels[1]["corpus"], "hash": "other"}}

@@ -95,6 +95,21 @@ def test_passes_that_are_done_again_cost_more(recipe: StudyRecipe) -> None:
     assert flops(mini_batch_tokens=None, max_steps=1) == pytest.approx(usual / 2)
 
 
+def test_disk_counts_states_and_checkpoints(recipe: StudyRecipe) -> None:
+    size = size_of(recipe.pairs[0].base)
+    config = load_causal_lm(recipe.pairs[0].base)[0].config
+    assert size.states == (config.num_hidden_layers + 1) * config.hidden_size
+    costs = Costs(recipe, Contents(recipe))
+    both = 2 * size.states  # the arms have one shape
+    assert costs._compare(recipe.pairs[0].name).scratch == pytest.approx(4 * costs._compared * both)
+    saving = replace(recipe, training=replace(TRAINING, save_every=1, max_steps=6))
+    curve = replace(saving, hrsa=replace(recipe.hrsa, curve=True))
+    passing, kept = (Costs(each, Contents(each))._train("tiny-llama") for each in (saving, curve))
+    assert passing.scratch == 2 * 12 * size.body
+    steps = kept.tokens / Costs(curve, Contents(curve))._tokens_of_an_example / TRAINING.batch_size
+    assert (kept.scratch, kept.disk - passing.disk) == (0, pytest.approx(round(steps) * 12 * size.body))
+
+
 def test_what_is_not_at_hand_is_said(recipe: StudyRecipe, tmp_path: Path) -> None:
     data = (DataSet("own", path=str(tmp_path / "none.jsonl")),)
     away = replace(
@@ -126,6 +141,22 @@ def test_the_command_shows_a_table_or_json(recipe: StudyRecipe, tmp_path: Path) 
     assert "1 TFLOP/s (as given)" in shown.output
     answered = CliRunner().invoke(main, [*command, "--json"], catch_exceptions=False)
     assert json.loads(answered.stdout)["remaining"]["steps"] == len(json.loads(answered.stdout)["steps"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--executor", "here", "--jobs", "4"], "here runs one step after the other"),
+        (["--gpus", "1"], "are for --executor slurm"),
+        (["--jobs", "2", "--hours", "3"], "are for --executor slurm"),
+        (["--tflops", "1"], "is for --plan"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options: list[str], said: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["study", "--output", str(tmp_path / "out"), *options])
+    assert done.exit_code == 2
+    assert said in done.output
     assert not (tmp_path / "out").exists()
 
 

@@ -96,6 +96,21 @@ def test_published_values_are_on_the_page(studies: dict[str, Any]) -> None:
     assert published(studies["half"]["study"]) is None
 
 
+def test_markdown_says_every_word_of_the_page(studies: dict[str, Any]) -> None:
+    """Sentences, warnings, notes and rules; not what only a page has: links, legends, curves by layer."""
+    study = studies["whole"]["study"]
+    said = " ".join(markdown(study).replace("\\", "").replace("&lt;", "<").replace("&amp;", "&").split())
+    for pair in study["pairs"]:
+        found = pair["mechanism"]
+        assert found["backbones"]["warnings"]
+        sentences = [
+            *pair["answer"]["sentences"], *pair["comparison"]["warnings"], *found["backbones"]["warnings"],
+            *found["realignment"]["notes"], *(level["rule"] for level in found["backbones"]["levels"]),
+        ]  # fmt: skip
+        for sentence in sentences:
+            assert " ".join(sentence.split()) in said
+
+
 def test_markdown_of_a_hostile_study_has_no_markup_of_its_words(studies: dict[str, Any]) -> None:
     text = markdown(studies["half"]["study"])
     outside = re.sub(r"```.*?```", "", text, flags=re.DOTALL)

@@ -41,8 +41,8 @@ def test_every_pair_gets_its_answer(study: tuple[dict[str, Any], Any]) -> None:
     ]  # fmt: skip
     assert found["pairs"][0]["difference"] == pytest.approx(2.1)
     said = found["answer"]["sentences"][0]
-    counts = "better in 1, worse in 1, equivalent in 1, not decided in 1"
-    assert said == f"Of 4 pairs, the embedder from the reasoning model is {counts}."
+    counts = "better in 1, worse in 1, equivalent in 1; 1 not decided."
+    assert said == f"Of 4 pairs, the embedder from the reasoning model is {counts}"
     for sentence in found["pairs"][0]["answer"]["sentences"][-2:]:
         assert sentence.startswith("Contrastive training gained the")
     assert "(40.50 to 50.75)" in found["pairs"][0]["answer"]["sentences"][-2]
