@@ -98,7 +98,8 @@ tags:
 # Micro base model
 
 An ordinary causal language model with {record["parameters"]:,} parameters, trained from scratch on
-{documents:,} documents ({tokens:,} tokens) drawn with reasoning-gym.
+{tokens:,} tokens: {documents:,} documents drawn with reasoning-gym, but for those of more than
+{record["recipe"]["block"]} tokens.
 
 What it can and cannot do stands in the card one folder up.
 """

@@ -148,7 +148,8 @@ def pretrain(recipe: BaseRecipe, output: Path, *, start: Path | None = None, ove
     with new_folder(output, overwrite=overwrite) as scratch:
         save_causal_lm(trainer.model, tokenizer, scratch)
         write_json(scratch / VARIANT_RECORD, record)
-    checkpoints.remove()
+    if recipe.save_every:  # without, what has that name is not this training's
+        checkpoints.remove()
     return record
 
 
