@@ -106,7 +106,7 @@ def _sum(steps: list[dict[str, Any]]) -> dict[str, Any]:
 def _throughput(tflops: float | None) -> dict[str, Any]:
     """Return what a device does in a second, and where that is known from."""
     if tflops is not None:
-        return {"flops_per_second": tflops * 1e12, "device": "GPU", "from": "as given"}
+        return {"flops_per_second": tflops * 1e12, "device": "device", "from": "as given"}
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -24,7 +24,6 @@ from st_reasoning.errors import InputError
 from st_reasoning.files import read_json
 from st_reasoning.problems import gsm_problems, held_out_templates
 from st_reasoning.study.labels import arm_label, backbone_label
-from st_reasoning.study.plan import record_of
 from st_reasoning.study.recipe import StudyRecipe
 from st_reasoning.training import DataSet, Generated, TrainingRecipe
 
@@ -246,13 +245,17 @@ def backbones_of(study: Path) -> dict[str, str]:
 
 
 def final_scores(study: Path) -> dict[str, float]:
-    """Return what each backbone's trained embedders scored in a study, over seeds and tasks, in points, by label."""
-    recipe, found = StudyRecipe.read(study / "recipe.yaml"), {}
-    for label in backbones_of(study):
-        records = [record_of(study / "steps", f"evaluate/{label}/seed-{seed}") for seed in recipe.seeds]
-        scores = [score for record in records if record.is_file() for score in read_json(record)["facts"].values()]
-        if scores:
-            found[label] = _points(scores)
+    """Return what each backbone's trained embedders scored in a study, over seeds and tasks, in points, by label.
+
+    Raises:
+        InputError: if the study has not ended.
+    """
+    found: dict[str, float] = {}
+    for pair in read_json(study / "study.json")["pairs"]:
+        for arm, label in pair["labels"].items():
+            scores = [seed[arm] for task in pair["tasks"] for seed in task["seeds"] if seed[arm] is not None]
+            if scores:
+                found[label] = round(sum(scores) / len(scores), 4)
     return found
 
 

@@ -16,7 +16,6 @@ from st_reasoning.config import write_resolved
 from st_reasoning.errors import InputError
 from st_reasoning.files import write_json
 from st_reasoning.study import Pair, Reasoning, StudyRecipe
-from st_reasoning.study.plan import record_of
 from st_reasoning.study.screen import Screening, agreement, backbones_of, final_scores, found_by, gain, judge, screen
 from st_reasoning.training import DataSet, Generated, TrainingRecipe
 from st_reasoning.variants import SFTRecipe
@@ -103,10 +102,15 @@ def test_a_study_folder_tells_its_backbones_and_their_scores(tiny_llm: Path, tmp
     write_resolved(tmp_path / "recipe.yaml", recipe)
     made = str(tmp_path / "backbones" / "made")
     assert backbones_of(tmp_path) == {"tiny-llama": str(tiny_llm), "made": made, "other": str(other)}
-    for seed, score in ((0, 0.5), (1, 0.7)):
-        record = record_of(tmp_path / "steps", f"evaluate/made/seed-{seed}")
-        write_json(record, {"key": "", "seconds": 1, "facts": {"a": score, "b": 0.1}})
-    assert final_scores(tmp_path) == {"made": pytest.approx(35.0)}
+    with pytest.raises(InputError, match=r"study\.json"):
+        final_scores(tmp_path)
+    tasks = [
+        {"task": "a", "seeds": [{"base": None, "reasoning": 50.0}, {"base": 20.0, "reasoning": 70.0}]},
+        {"task": "b", "seeds": [{"base": None, "reasoning": 10.0}, {"base": 40.0, "reasoning": 10.0}]},
+    ]
+    pair = {"labels": {"base": "tiny-llama", "reasoning": "made"}, "tasks": tasks}
+    write_json(tmp_path / "study.json", {"pairs": [pair]})
+    assert final_scores(tmp_path) == {"tiny-llama": pytest.approx(30.0), "made": pytest.approx(35.0)}
 
 
 def test_two_models_are_screened_by_one_command(tiny_llm: Path, tmp_path: Path) -> None:
