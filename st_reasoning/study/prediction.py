@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from st_reasoning.results.words import signed
 from st_reasoning.stats import holm, least_units, rank_correlation, units_needed
 
 SOURCES = {"backbones": "of the backbones", "change": "change by contrastive training"}
@@ -24,7 +25,7 @@ class Drift:
         level: Of the hierarchy.
         address: What hrsa.json calls it.
         name: What a reader calls it.
-        guarded: Whether it is the one without sink tokens, which words are read from.
+        guarded: Whether it is the one without sink tokens, which words are read from but for the readout.
         by_pair: Value by pair.
     """
 
@@ -120,9 +121,9 @@ def _sentence(rows: list[dict[str, Any]], tested: list[dict[str, Any]], pairs: i
         return f"Nothing can be said: {count}, {said}."
     found = [row for row in tested if row["spearman_p_holm"] < alpha]
     best = max(tested, key=lambda row: abs(row["spearman"]))
-    seen = f"The strongest of {len(tested)} is {_described(best)}: {best['spearman']:+z.2f}"
+    seen = f"The strongest of {len(tested)} is {_described(best)}: {signed(best['spearman'])}"
     if found:
-        names = "; ".join(f"{_described(row)} ({row['spearman']:+z.2f})" for row in found)
+        names = "; ".join(f"{_described(row)} ({signed(row['spearman'])})" for row in found)
         return f"Over {count}, {len(found)} of {len(tested)} values go with the score difference: {names}."
     if pairs < least:
         return (
@@ -155,7 +156,7 @@ def _notes(pairs: list[dict[str, Any]], scored: dict[str, float]) -> list[str]:
 
 
 def scatter(prediction: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return one value of the backbones for each level, the guarded one that its word is read from, to be drawn.
+    """Return one value of the backbones for each level, without sink tokens, to be drawn.
 
     They are chosen by what they are, not by how well they correlate.
     """
