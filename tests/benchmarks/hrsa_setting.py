@@ -11,6 +11,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 NOISE = 0.05
 
@@ -34,6 +35,19 @@ def load(folder: str) -> SentenceTransformer:
     return SentenceTransformer(
         modules=[transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")], device="cpu"
     ).eval()
+
+
+def widened(folder: str, width: int, layers: int, to: Path) -> str:
+    """Write a causal LLM of the same kind as another one, of random weights, and return its folder."""
+    config = AutoConfig.from_pretrained(folder)
+    config.hidden_size, config.num_hidden_layers = width, layers
+    config.intermediate_size, config.head_dim = 8 * width // 3 // 64 * 64, 64
+    config.num_attention_heads = width // 64
+    config.num_key_value_heads = config.num_attention_heads // 4
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(to)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(to)
+    return str(to)
 
 
 def noisy(model: SentenceTransformer, share: float = NOISE) -> SentenceTransformer:
