@@ -208,7 +208,7 @@ def micro(recipe: str, output: Path, as_json: bool) -> None:
     """Make the micro models that come with the package, from nothing, by RECIPE (YAML; by default the package's own).
 
     A base LLM, and from it a variant by fine-tuning, one by verifiable rewards and one by more of these; then their
-    figures, card and checksums; about 45 minutes on two CPU cores. What is done is skipped, so an interrupted run is
+    figures, card and checksums; about half an hour on two CPU cores. What is done is skipped, so an interrupted run is
     continued by the same command.
 
     \b

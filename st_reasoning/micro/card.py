@@ -29,7 +29,7 @@ expect more of them than the tables below say.
 
 {_table(("model", "trained from", "how", "minutes", "loads as"), _training(figures["models"]))}
 
-All of it took {total:.0f} minutes of training on two CPU cores, with torch {versions["torch"]},
+All of it took {total:.0f} minutes of training ({"; ".join(figures["devices"])}), with torch {versions["torch"]},
 transformers {versions["transformers"]} and trl {versions["trl"]}.
 
 ## Perplexity

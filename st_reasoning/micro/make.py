@@ -127,10 +127,13 @@ def examine(recipe: MicroRecipe, output: Path, *, say: Callable[[str], None] = l
     problems = held_out_problems(recipe.general.corpus, tuple(recipe.taught.values()), asked)
     texts = held_out_texts(recipe.general.corpus, asked)
     models: dict[str, Any] = {}
+    devices: dict[str, None] = {}
     for name, parent in MODELS.items():
         say(f"asking {name} ...")
         model, tokenizer = load_causal_lm(str(output / name))
         record = read_json(output / name / VARIANT_RECORD)
+        if "device" in record:
+            devices[record["device"]] = None
         solved = {
             kind: accuracy(
                 model,
@@ -161,6 +164,7 @@ def examine(recipe: MicroRecipe, output: Path, *, say: Callable[[str], None] = l
     figures = {
         "schema": 1,
         "models": models,
+        "devices": list(devices),
         "taught": {name: kinds_of(families) for name, families in recipe.taught.items()},
         "recipe": to_mapping(recipe),
         "versions": versions(),

@@ -18,7 +18,7 @@ from st_reasoning.files import content_hash, folder_hash, new_folder, read_json,
 from st_reasoning.micro.corpus import Document, Part, documents
 from st_reasoning.micro.tokenizer import train_tokenizer
 from st_reasoning.variants import VARIANT_RECORD
-from st_reasoning.variants.saving import trainer_arguments
+from st_reasoning.variants.saving import trained_on, trainer_arguments
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,7 @@ def pretrain(recipe: BaseRecipe, output: Path, *, start: Path | None = None, ove
         "losses": losses,
         "earlier": earlier,
         "seconds": round(seconds, 1),
+        "device": trained_on(model),
         "resumed_at": step_of(latest) if latest else None,
         "versions": versions(),
     }

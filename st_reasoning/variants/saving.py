@@ -137,7 +137,7 @@ def save_variant(
     """
     if hasattr(model, "merge_and_unload"):
         model = merged(model, "the trained LoRA weights", dtype=facts["recipe"]["dtype"])
-    record = {"schema": SCHEMA, **facts, "device": _device(model), "versions": versions()}
+    record = {"schema": SCHEMA, **facts, "device": trained_on(model), "versions": versions()}
     record["accuracy"] = {**facts["accuracy"], "after": after()}
     with new_folder(output, overwrite=overwrite) as scratch:
         save_causal_lm(model, tokenizer, scratch)
@@ -148,8 +148,8 @@ def save_variant(
     return record
 
 
-def _device(model: Any) -> str:
-    """Return what a model was trained on."""
+def trained_on(model: Any) -> str:
+    """Return what a model is trained on, as it is recorded."""
     import torch
 
     device = model.device
