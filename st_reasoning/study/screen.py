@@ -6,7 +6,9 @@ probed, and compared with the first one by HRSA. All of it runs in memory; nothi
 How far that may be trusted has to be measured. On seven tiny models of graded quality, as in
 tests/benchmarks/screen_agreement.py, the ranking after 12 steps was rather the reverse of the final one: Kendall -0.43
 by the study's recipe and one seed, -0.62 by the recipe below and two; the gain over the untrained score had +0.52 and
-+0.33. With seven models none of these is told from 0. :func:`agreement` measures it for a study at hand.
++0.33. With seven models none of these is told from 0. In the study of the micro models, four backbones whose final
+scores lie within two points, ranking and gain had -0.33 (p = 0.75) after 12 steps with two seeds, the likeness to the
+first backbone +0.67 (p = 0.33). :func:`agreement` measures it for a study at hand.
 """
 
 from __future__ import annotations
