@@ -23,6 +23,7 @@ from st_reasoning.hrsa.fast import CKA
 from st_reasoning.hrsa.inference import Intervals, described, finite
 from st_reasoning.hrsa.local import Local, Neighbours, Overlap
 from st_reasoning.hrsa.measures.minibatch import FEWEST_SENTENCES, draw_minibatches
+from st_reasoning.hrsa.measures.sampling import spread
 from st_reasoning.hrsa.probing import Probe
 from st_reasoning.hrsa.settings import Settings, Stopwatch
 from st_reasoning.hrsa.store import Store
@@ -136,7 +137,7 @@ def measure(
         },
         "intervals": described(tokens.block_count, intervals.left_out),
         "jackknife": intervals.to_mapping(),
-        "omitted": _omitted(stores, labels, probe, usable=usable, searched=near.searched_without_sinks),
+        "omitted": _omitted(stores, pooled, labels, probe, usable=usable, searched=near.searched_without_sinks),
     }
 
 
@@ -227,7 +228,7 @@ def _chances(
     rows = (tokens.partners >= 0).nonzero().flatten()
     x, y = states
     if len(rows) and x.shape[1] == y.shape[1]:
-        some = rows[:: max(1, len(rows) // _CHANCE_ROWS)]
+        some = rows[spread(len(rows), _CHANCE_ROWS)]
         found["dimension_correlation"] = paired_correlation(x[some], y[tokens.partners[some]], columns)
     if batches is not None:
         some = batches[: max(1, _CHANCE_ROWS // batches.shape[1])]
@@ -381,12 +382,24 @@ def _sensitivity(
 
 
 def _omitted(
-    stores: Stores, labels: Sequence[Hashable] | None, probe: Probe | None, *, usable: bool, searched: bool
+    stores: Stores,
+    pooled: Stores | None,
+    labels: Sequence[Hashable] | None,
+    probe: Probe | None,
+    *,
+    usable: bool,
+    searched: bool,
 ) -> dict[str, str]:
     """Return why a measure is null, for each that is."""
     omitted = {}
     if probe is None:
-        omitted[probing.ADDRESS] = "no labels were given" if labels is None else "no pooled states were given"
+        omitted[probing.ADDRESS] = (
+            "no labels were given"
+            if labels is None
+            else "no pooled states were given"
+            if pooled is None
+            else f"widths of pooled states differ: {pooled[0].width} and {pooled[1].width}"
+        )
     elif not probe.usable:
         omitted[probing.WITHOUT_SINKS] = "too few texts of some class have a token that is no sink at any layer"
     if stores[0].width != stores[1].width:

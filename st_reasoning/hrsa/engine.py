@@ -223,7 +223,8 @@ class _Merged:
     """The exchange between processes: facts by object, rows layer by layer."""
 
     def __init__(self, folder: str, shapes: Any, engine: Engine, group: dist.ProcessGroup | None) -> None:
-        self.folder, self.engine, self.group = Path(folder) / f"merged-{engine.tokens_seen}", engine, group
+        # A folder of its own each time: engines may exchange what they have more than once.
+        self.folder, self.engine, self.group = Path(tempfile.mkdtemp(dir=folder)), engine, group
         self.widths, self.pools = shapes
 
     def exchange(self) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from st_reasoning.hrsa.facts import Columns
 from st_reasoning.hrsa.measures import neighbours as knn
+from st_reasoning.hrsa.measures.sampling import spread
 from st_reasoning.hrsa.settings import Settings
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
@@ -185,7 +186,7 @@ class _Questions:
         paired, inside = theirs >= 0, torch.isin(theirs, queries)
         enough = int(inside.sum()) >= min(_CHANCE_QUERIES, int(paired.sum()))
         asked = (inside if enough else paired).nonzero().flatten()
-        asked = asked[:: max(1, len(asked) // _CHANCE_QUERIES)][:_CHANCE_QUERIES]
+        asked = asked[spread(len(asked), _CHANCE_QUERIES)]
         if enough:
             return cls(queries, asked, queries[:0], torch.searchsorted(queries, theirs[asked]))
         return cls(queries, asked, theirs[asked], len(queries) + torch.arange(len(asked)))

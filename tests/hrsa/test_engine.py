@@ -15,6 +15,8 @@ from torch import Tensor
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa import Chunk, Engine, Settings, measures
 from st_reasoning.hrsa.compute import matched_layers
+from st_reasoning.hrsa.local import _Questions
+from st_reasoning.hrsa.measures.sampling import spread
 
 FAST = Settings(k=(3, 10), estimator="fast", queries=1024, minibatch=256)
 EXACT = Settings(k=(3, 10), estimator="exact")
@@ -171,6 +173,28 @@ def test_a_sample_of_tokens_is_fair():
     assert len(torch.unique(engine._keys)) == 1000
 
 
+def test_chunks_of_which_no_token_is_drawn_are_taken():
+    whole = corpus(texts=100)
+    first = torch.searchsorted(whole.sentences, torch.arange(100))
+    with Engine(dataclasses.replace(FAST, tokens=64)) as engine:
+        for text, row in enumerate(first.tolist()):
+            one, rows = torch.tensor([text]), slice(row, row + 1)
+            engine.update(Chunk(whole.a[:, rows], whole.b[:, rows], one, whole.types[rows], None, None, one))
+        assert (len(engine._keys), engine.tokens_seen) == (64, 100)
+        assert engine.compute()["sample"]["tokens"] == 64
+
+
+def test_chance_is_asked_of_rows_from_first_to_last():
+    assert spread(200, 128).tolist() == [200 * place // 128 for place in range(128)]
+    assert spread(3, 128).tolist() == [0, 1, 2]
+    assert spread(0, 128).tolist() == []
+    # Between one and two times the rows that are enough, every row but the last ones would not be a fair choice.
+    queries, partners = torch.arange(200), torch.arange(200).roll(1)
+    asked = _Questions.of(queries, partners).asked
+    assert len(asked) == 128
+    assert asked[-1] > 190
+
+
 def test_other_widths_and_depths():
     record = measured([corpus(layers=(3, 5), widths=(12, 8))], FAST)
     assert [layer["matched_layer"] for layer in record["layers"]] == [0, 2, 4]
@@ -181,6 +205,11 @@ def test_other_widths_and_depths():
     assert [layer["matched_layer"] for layer in deeper["layers"]] == [0, 0, 0, 1, 1]
     assert deeper["layers"][0]["knn_overlap"] != deeper["layers"][1]["knn_overlap"]
     assert matched_layers(1, 4) == [(0, 0)]
+    whole = corpus()
+    assert whole.pooled_b is not None
+    narrow = dataclasses.replace(whole, pooled_b=whole.pooled_b[..., :5])
+    record = measured([narrow], FAST, labels=[text % 2 for text in range(60)])
+    assert record["omitted"] == {"linear_probe": "widths of pooled states differ: 12 and 5"}
 
 
 def test_a_search_without_sinks_that_finds_too_few_says_so():
@@ -216,6 +245,9 @@ def test_what_does_not_fit_is_refused():
     whole.a[2, 7, 3] = math.nan
     with Engine(FAST) as engine, pytest.raises(InputError, match=r"model a: .* NaN or infinity at layer 2"):
         engine.update(whole)
+    for k in ((10, 3), (3, 3)):
+        with pytest.raises(InputError, match="k: expected numbers of neighbours in ascending order, each once"):
+            Settings(k=k)
     with pytest.raises(InputError, match="k: expected less than"):
         measured([corpus()], Settings(k=(5000,)))
     with pytest.raises(InputError, match=r'at least 8, .*use estimator "exact"'):
@@ -238,6 +270,7 @@ def _work(rank: int, folder: str, settings: Settings, shares: list[list[list[int
         for chunk in pieces(corpus(), shares[rank]):
             engine.update(chunk)
         engine.sync()
+        engine.sync()  # what all hold already changes nothing
         torch.save(numbers(engine.compute()), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
