@@ -171,12 +171,16 @@ def nearest(similarity: Tensor, length: int) -> Tensor:
         again = values[tied].gather(1, by_column).argsort(dim=1, descending=True, stable=True)
         columns[tied] = columns[tied].gather(1, by_column).gather(1, again)
     if width > length:
-        open_end = (values[:, length - 1] == values[:, length]) & (values[:, length] > -torch.inf)
-        if open_end.any():
-            # A step per column number, together well below half a float32 rounding step of a cosine: breaks ties
-            # and nothing else.
-            steps = torch.arange(n, dtype=torch.float64, device=similarity.device) * (2.0**-27 / n)
-            columns[open_end] = (similarity[open_end].double() - steps).topk(width, dim=1).indices
+        last = values[:, length:]
+        open_end = (values[:, length - 1 : length] == last) & (last > -torch.inf)
+        places = (values == last) & open_end
+        rows = open_end.flatten().nonzero().flatten()
+        if len(rows):
+            # Of the columns that hold the last value the lowest come in; a stable sort of all would take ten times that.
+            numbers = torch.arange(n, dtype=torch.int32, device=similarity.device)
+            lowest = torch.where(similarity[rows] == last[rows], -numbers, -n).topk(width, dim=1).indices
+            first = torch.arange(width, device=similarity.device) < places[rows].sum(dim=1, keepdim=True)
+            columns[places] = lowest[first]
     columns = columns.masked_fill_(values == -torch.inf, -1)[:, :length]
     return torch.nn.functional.pad(columns, (0, length - columns.shape[1]), value=-1)
 
