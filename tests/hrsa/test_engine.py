@@ -15,7 +15,9 @@ from torch import Tensor
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa import Chunk, Engine, Settings, measures
 from st_reasoning.hrsa.compute import matched_layers
+from st_reasoning.hrsa.facts import Columns
 from st_reasoning.hrsa.local import _Questions
+from st_reasoning.hrsa.measures.probe import scaler
 from st_reasoning.hrsa.measures.sampling import spread
 
 FAST = Settings(k=(3, 10), estimator="fast", queries=1024, minibatch=256)
@@ -210,6 +212,26 @@ def test_other_widths_and_depths():
     narrow = dataclasses.replace(whole, pooled_b=whole.pooled_b[..., :5])
     record = measured([narrow], FAST, labels=[text % 2 for text in range(60)])
     assert record["omitted"] == {"linear_probe": "widths of pooled states differ: 12 and 5"}
+
+
+@pytest.mark.parametrize("settings", [FAST, EXACT])
+def test_one_dimension_has_no_row_entropy(settings):
+    record = measured([corpus(widths=(1, 1))], settings)
+    for entry in (record["layers"][0]["procrustes"], record["sensitivity"][0]["procrustes_standardised"]):
+        assert entry["inverse_row_entropy"] is entry["inverse_row_entropy_interval"] is entry["chance"] is None
+        assert entry["residual"] > 0
+        assert entry["residual_interval"] is not None
+    assert record["layers"][0]["linear_cka"]["biased"] is not None
+
+
+def test_rounding_of_a_mean_is_no_variance():
+    rows = torch.full((1000, 5), 0.1)
+    rows[:, 1:] = torch.tensor([1e-8, -3.3, 7e7, 1 / 3])
+    found = Columns.of(rows, torch.arange(1000))
+    assert found.constant.all()
+    assert (found.squares == 0).all()
+    assert found.scale == 1
+    assert scaler(rows.double().numpy())["deviation"].tolist() == [1] * 5
 
 
 def test_a_search_without_sinks_that_finds_too_few_says_so():

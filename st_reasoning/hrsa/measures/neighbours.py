@@ -176,7 +176,7 @@ def nearest(similarity: Tensor, length: int) -> Tensor:
         places = (values == last) & open_end
         rows = open_end.flatten().nonzero().flatten()
         if len(rows):
-            # Of the columns that hold the last value the lowest come in; a stable sort of all would take ten times that.
+            # Of the columns that hold the last value the lowest come in: a stable sort of all takes ten times as long.
             numbers = torch.arange(n, dtype=torch.int32, device=similarity.device)
             lowest = torch.where(similarity[rows] == last[rows], -numbers, -n).topk(width, dim=1).indices
             first = torch.arange(width, device=similarity.device) < places[rows].sum(dim=1, keepdim=True)
