@@ -15,6 +15,7 @@ from torch import Tensor
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa import Chunk, Engine, Settings, measures
 from st_reasoning.hrsa.compute import matched_layers
+from st_reasoning.hrsa.engine import _device
 from st_reasoning.hrsa.facts import Columns
 from st_reasoning.hrsa.local import _Questions
 from st_reasoning.hrsa.measures.probe import scaler
@@ -283,6 +284,38 @@ def test_nothing_is_left_on_disk(tmp_path):
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
         assert engine.compute()["layers"]
     assert not list(tmp_path.iterdir())
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that behaves as one on a GPU: no operation takes it together with one that is not, NumPy neither."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.Tensor.cpu:
+            return args[0].as_subclass(Tensor)
+        here = [one for one in args if isinstance(one, Tensor) and not isinstance(one, Elsewhere) and one.ndim]
+        if here or function is torch.Tensor.numpy:
+            raise RuntimeError(f"{function.__name__}: expected all tensors to be on the same device")
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize("tokens", [400, 5000])
+def test_states_may_be_on_another_device(tokens):
+    settings, labels = dataclasses.replace(FAST, tokens=tokens), [text % 2 for text in range(60)]
+    chunks = pieces(corpus(), [list(range(30)), list(range(30, 60))])
+    moved = [
+        Chunk(*(getattr(chunk, f.name).as_subclass(Elsewhere) for f in dataclasses.fields(chunk))) for chunk in chunks
+    ]
+    with pytest.raises(RuntimeError, match="same device"):
+        moved[0].sentences + torch.arange(len(moved[0].sentences))
+    assert numbers(measured(moved, settings, labels=labels)) == numbers(measured(chunks, settings, labels=labels))
+
+
+def test_rows_are_exchanged_where_the_process_group_can(monkeypatch):
+    monkeypatch.setattr("torch.distributed.get_backend", lambda group: group)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
+    assert _device("nccl") == torch.device("cuda:3")
+    assert _device("gloo") == torch.device("cpu")
 
 
 def _work(rank: int, folder: str, settings: Settings, shares: list[list[list[int]]]) -> None:
