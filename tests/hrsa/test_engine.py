@@ -324,8 +324,8 @@ def _work(rank: int, folder: str, settings: Settings, shares: list[list[list[int
     with Engine(settings, labels=[text % 2 for text in range(60)]) as engine:
         for chunk in pieces(corpus(), shares[rank]):
             engine.update(chunk)
-        engine.sync()
-        engine.sync()  # what all hold already changes nothing
+        for _ in range(3):  # what all hold already changes nothing
+            engine.sync()
         torch.save(numbers(engine.compute()), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
