@@ -371,6 +371,20 @@ def test_ties_are_broken_in_row_order():
     assert (near[3:] == torch.tensor([0, 1, 2])).all()
 
 
+def test_the_nearest_of_many_are_found_by_groups():
+    from st_reasoning.hrsa.measures.neighbours import nearest
+
+    # 165 columns are 20 groups and five more; lists of up to 10 with the next one take that way.
+    similarity = torch.randn(50, 165, generator=torch.Generator().manual_seed(0))
+    similarity[:, -3] += 2
+    similarity[::2] = similarity[::2].round(decimals=1)  # ties
+    similarity[:5, 7:] = -torch.inf
+    expected = similarity.sort(dim=1, descending=True, stable=True)
+    columns = expected.indices.masked_fill(expected.values == -torch.inf, -1)
+    for length in (1, 8, 9, 10, 40):
+        assert torch.equal(nearest(similarity, length), columns[:, :length])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_ties_are_broken_exactly_whatever_the_size_of_the_cosine(dtype):
     from st_reasoning.hrsa.measures.neighbours import nearest

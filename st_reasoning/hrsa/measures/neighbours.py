@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,8 @@ from st_reasoning.hrsa.measures.columns import products, row_blocks
 
 # Similarities held at once: 16 MB, a product wide enough for a GEMM to be fast.
 SIMILARITIES = 1 << 22
+# Columns that are first looked at together where few of many are wanted.
+_GROUP = 8
 
 
 def knn_overlap(
@@ -163,7 +166,7 @@ def nearest(similarity: Tensor, length: int) -> Tensor:
     """Return the columns [q, length] of the greatest values of each row, ties in column order, -1 for -infinity."""
     n = similarity.shape[1]
     width = min(length + 1, n)
-    values, columns = similarity.topk(width, dim=1)
+    values, columns = _greatest(similarity, width)
     # topk orders equal values as it likes, and takes any of them where not all are in.
     tied = (values[:, 1:] == values[:, :-1]).any(dim=1).nonzero().flatten()
     if len(tied):
@@ -183,6 +186,23 @@ def nearest(similarity: Tensor, length: int) -> Tensor:
             columns[places] = lowest[first]
     columns = columns.masked_fill_(values == -torch.inf, -1)[:, :length]
     return torch.nn.functional.pad(columns, (0, length - columns.shape[1]), value=-1)
+
+
+def _greatest(similarity: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Return the greatest values of each row [q, width], descending, and columns that hold them."""
+    groups = similarity.shape[1] // _GROUP
+    if groups < 2 * width or similarity.device.type != "cpu":
+        return similarity.topk(width, dim=1)
+    # They are in as many groups of columns at most, those whose maxima are greatest: a third of the time of topk over
+    # all (measured: 68 of 14,046).
+    covered = _GROUP * groups
+    maxima = similarity[:, :covered].unflatten(1, (_GROUP, groups)).amax(dim=1)
+    best = torch.from_numpy(np.argpartition(maxima.numpy(), groups - width, axis=1)[:, groups - width :])
+    within = (best[:, None, :] + groups * torch.arange(_GROUP)[:, None]).flatten(start_dim=1)
+    rest = torch.arange(covered, similarity.shape[1]).expand(len(similarity), -1)
+    columns = torch.cat([within, rest], dim=1)
+    values, places = similarity.gather(1, columns).topk(width, dim=1)
+    return values, columns.gather(1, places)
 
 
 def jaccard(near_x: Tensor, near_y: Tensor, size: int) -> Tensor:
