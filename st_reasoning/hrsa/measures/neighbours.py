@@ -18,6 +18,8 @@ from st_reasoning.hrsa.measures.columns import products, row_blocks
 
 # Similarities held at once: 16 MB, a product wide enough for a GEMM to be fast.
 SIMILARITIES = 1 << 22
+# Entries of the tables in which rows are looked up: what fits in a cache.
+_TABLE = 1 << 20
 # Columns that are first looked at together where few of many are wanted.
 _GROUP = 8
 
@@ -69,7 +71,8 @@ def knn_overlap(
         neighbours(unit_rows(rows, name), queries, sizes[-1], without=without)[-1]
         for rows, name in ((x, "x"), (y, "y"))
     )
-    return {size: float(jaccard(near_x, near_y, size).nanmean()) for size in sizes}
+    shared = Shared.of(near_x, near_y, n)
+    return {size: float(shared.jaccard(size).nanmean()) for size in sizes}
 
 
 def unit_rows(x: Tensor, name: str) -> Tensor:
@@ -205,45 +208,74 @@ def _greatest(similarity: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return values, columns.gather(1, places)
 
 
-def jaccard(near_x: Tensor, near_y: Tensor, size: int) -> Tensor:
-    """Return the Jaccard index [q] of the first ``size`` of two lists [q, k], NaN where they are fewer."""
-    first, second = near_x[:, :size], near_y[:, :size]
-    full = (first >= 0).all(dim=1) & (second >= 0).all(dim=1)
-    both = torch.cat([first, second], dim=1).sort(dim=1).values
-    shared = (both[:, 1:] == both[:, :-1]).sum(dim=1).double()
-    return torch.where(full, shared / (2 * size - shared), torch.nan)
+@dataclass(frozen=True)
+class Shared:
+    """Two lists of neighbours of the same queries, and where those of one stand in the other.
 
-
-def jaccard_changes(near_x: Tensor, near_y: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return how the Jaccard index of each query changes when one of its neighbours is no candidate any more.
-
-    The next one takes its place: for a list a neighbour is dropped from, row ``size`` comes in.
-
-    Args:
-        near_x: [q, more than size].
-        near_y: Likewise.
-        size: Number of neighbours.
-
-    Returns:
-        The change for each neighbour in x [q, size], and for each in y that is none in x (0 for the others), [q, size];
-        0 where there are too few neighbours.
+    Attributes:
+        x: [q, k], nearest first, -1 at the end where there are too few.
+        y: [q, k], likewise.
+        in_y: [q, k], places of the neighbours in x in the list of y, k for those that are not in it.
+        in_x: [q, k], places of those in y in the list of x.
     """
-    first, second = near_x[:, :size], near_y[:, :size]
-    next_x, next_y = near_x[:, size], near_y[:, size]
-    full = (near_x[:, : size + 1] >= 0).all(dim=1) & (near_y[:, : size + 1] >= 0).all(dim=1)
-    same = first[:, :, None] == second[:, None, :]
-    in_y, in_x = same.any(dim=2), same.any(dim=1)
-    shared = in_y.sum(dim=1).double()
-    enters_x = (second == next_x[:, None]).any(dim=1).double()
-    enters_y = (first == next_y[:, None]).any(dim=1).double()
 
-    def index(common: Tensor) -> Tensor:
-        return common / (2 * size - common)
+    x: Tensor
+    y: Tensor
+    in_y: Tensor
+    in_x: Tensor
 
-    now = index(shared)
-    both = index(shared - 1 + enters_x + enters_y + (next_x == next_y).double()) - now
-    only_x, only_y = index(shared + enters_x) - now, index(shared + enters_y) - now
-    change_x = torch.where(in_y, both[:, None], only_x[:, None])
-    change_y = torch.where(in_x, 0.0, only_y[:, None])
-    known = full.double()[:, None]
-    return change_x * known, change_y * known
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor, n: int) -> Shared:
+        """Look up x [q, k] and y [q, k] in each other, rows below n."""
+        return cls(x, y, _places(x, y, n), _places(y, x, n))
+
+    def jaccard(self, size: int) -> Tensor:
+        """Return the Jaccard index [q] of the first ``size`` of both lists, NaN where they are fewer."""
+        full = (self.x[:, size - 1] >= 0) & (self.y[:, size - 1] >= 0)
+        shared = (self.in_y[:, :size] < size).sum(dim=1).double()
+        return torch.where(full, shared / (2 * size - shared), torch.nan)
+
+    def changes(self, size: int) -> tuple[Tensor, Tensor]:
+        """Return how the Jaccard index of each query changes when one of its neighbours is no candidate any more.
+
+        The next one takes its place: for a list a neighbour is dropped from, row ``size`` comes in.
+
+        Args:
+            size: Number of neighbours, less than there are.
+
+        Returns:
+            The change for each neighbour in x [q, size], and for each in y that is none in x (0 for the others),
+            [q, size]; 0 where there are too few neighbours.
+        """
+        full = (self.x[:, size] >= 0) & (self.y[:, size] >= 0)
+        in_y, in_x = self.in_y[:, :size] < size, self.in_x[:, :size] < size
+        shared = in_y.sum(dim=1).double()
+        next_x, next_y = self.in_y[:, size], self.in_x[:, size]
+        enters_x, enters_y = (next_x < size).double(), (next_y < size).double()
+
+        def index(common: Tensor) -> Tensor:
+            return common / (2 * size - common)
+
+        now = index(shared)
+        both = index(shared - 1 + enters_x + enters_y + (next_x == size).double()) - now
+        only_x, only_y = index(shared + enters_x) - now, index(shared + enters_y) - now
+        change_x = torch.where(in_y, both[:, None], only_x[:, None])
+        change_y = torch.where(in_x, 0.0, only_y[:, None])
+        known = full.double()[:, None]
+        return change_x * known, change_y * known
+
+
+def _places(near: Tensor, other: Tensor, n: int) -> Tensor:
+    """Return where in the lists of other [q, k] the rows in near [q, k] stand, k for those that are not there."""
+    found, k = torch.empty_like(near), other.shape[1]
+    parts = list(row_blocks(len(near), n + 1, _TABLE))
+    # A column for each row and the last one for none, which stands nowhere.
+    table = near.new_full((max((stop - start for start, stop in parts), default=0), n + 1), k, dtype=torch.int32)
+    numbers = torch.arange(k, dtype=torch.int32, device=near.device)
+    for start, stop in parts:
+        part, columns = table[: stop - start], other[start:stop] % (n + 1)
+        part.scatter_(1, columns, numbers.expand(stop - start, -1))
+        part[:, n] = k
+        found[start:stop] = part.gather(1, near[start:stop] % (n + 1))
+        part.scatter_(1, columns, k)
+    return found
