@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from st_reasoning.hrsa.facts import Columns
-from st_reasoning.hrsa.measures.columns import row_blocks
+from st_reasoning.hrsa.measures.columns import row_blocks, zeros
 from st_reasoning.hrsa.measures.moments import Moments
 from st_reasoning.hrsa.measures.procrustes import NoVarianceError, ProcrustesFit, entropy_gradient, solve
 from st_reasoning.hrsa.store import Store
@@ -61,7 +61,8 @@ def procrustes(
             found.add(x, y)
         parts[segment.sink, segment.held_out].join(found)
         if not segment.sink:
-            blocks[segment.held_out].add(segment.block, found)
+            # Rows that are no sinks are in one segment for each block, fitted and held out.
+            blocks[segment.held_out].put(segment.block, found)
     ones = torch.ones(width, dtype=torch.float64)
     plain, unit = (ones, ones), (columns[0].factors, columns[1].factors)
 
@@ -202,7 +203,7 @@ class _Sums:
     @classmethod
     def zero(cls, width: int) -> _Sums:
         x, y, squares_x, squares_y = (torch.zeros(width, dtype=torch.float64) for _ in range(4))
-        return cls(0.0, x, y, squares_x, squares_y, torch.zeros(width, width, dtype=torch.float64))
+        return cls(0.0, x, y, squares_x, squares_y, zeros(width, width, dtype=torch.float64))
 
     def add(self, x: Tensor, y: Tensor) -> None:
         self.rows += len(x)
@@ -252,13 +253,13 @@ class _Blocks:
     @classmethod
     def zero(cls, count: int, width: int) -> _Blocks:
         x, y, squares_x, squares_y = (torch.zeros(count, width, dtype=torch.float64) for _ in range(4))
-        rows, products = torch.zeros(count, dtype=torch.float64), torch.zeros(count, width, width)
-        return cls(rows, x, y, squares_x, squares_y, products)
+        return cls(torch.zeros(count, dtype=torch.float64), x, y, squares_x, squares_y, zeros(count, width, width))
 
-    def add(self, block: int, found: _Sums) -> None:
+    def put(self, block: int, found: _Sums) -> None:
+        """Take the sums over all rows of a block."""
         for name in ("rows", "x", "y", "squares_x", "squares_y"):
-            getattr(self, name)[block] += getattr(found, name)
-        self.products[block] += found.product
+            getattr(self, name)[block] = getattr(found, name)
+        self.products[block] = found.product
 
     def products_with(self, every: Sequence[tuple[Tensor, Tensor, Tensor]]) -> list[Tensor]:
         """Return sum_ij M_ij (X - a)'(Y - b)_ij of each block, [G], for some M [d, d], a [d] and b [d]."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from st_reasoning.hrsa.facts import Columns
+from st_reasoning.hrsa.measures.columns import zeros
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
 
@@ -41,9 +42,11 @@ def correlations(
     by_block = torch.zeros(tokens.block_count, count_a, count_b, dtype=torch.float64)
     by_column = torch.zeros(width, count_a, count_b)
     squares = torch.zeros(tokens.block_count, len(every), width)
-    for start, stop, block in _runs(tokens, n, most):
+    runs = list(_runs(tokens, n, most))
+    buffer = zeros(len(every) * width * max(stop - start for start, stop, _ in runs))
+    for start, stop, block in runs:
         # Columns apart, so that one product for each sums over rows: what it is over all columns is the sum of these.
-        columnwise = torch.empty(len(every), width, stop - start)
+        columnwise = buffer[: len(every) * width * (stop - start)].view(len(every), width, stop - start)
         for number, (store, layer) in enumerate(sources):
             rows = torch.addcmul(offsets[number], store.read(layer, start, stop), factors[number])
             columnwise[number] = rows.T

@@ -73,7 +73,9 @@ class Columns:
             centred = part - near32
             shift += centred.sum(dim=0)
             square += centred.square().sum(dim=0)
-            constant &= (part == x[0]).all(dim=0)
+            if constant.any():  # after the first rows hardly ever
+                left = constant.nonzero().flatten()
+                constant[left] = (part[:, left] == x[0, left]).all(dim=0)
             by_sentence.index_add_(0, numbers, centred)
         shift /= n
         mean, variance = near32.double() + shift, (square / n - shift.square()).clamp_min(0)

@@ -85,7 +85,7 @@ def unit_rows(x: Tensor, name: str) -> Tensor:
             raise InputError(
                 f"{name}: expected rows with a direction, got zeros in row {start + int(lengths.argmin())}"
             )
-        units[start:stop] = block / lengths
+        torch.div(block, lengths, out=units[start:stop])
     return units
 
 
