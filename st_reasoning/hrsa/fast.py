@@ -194,7 +194,7 @@ class _Tile:
         sums.add(grams.flatten(1, 2), weights.flatten(0, 1), layers_a, tokens.blocks[self.rows.clamp_min(0)].flatten())
         if not self.square:
             for gram, weight, columns in zip(grams.unbind(1), weights, self.columns, strict=True):
-                sums.add(gram.transpose(1, 2), weight.T, layers_a, tokens.blocks[columns])
+                sums.add_mirrored(gram, weight, layers_a, tokens.blocks[columns])
 
 
 def _tiles(tokens: Tokens, batches: Tensor, layers: int, seed: int) -> Iterator[_Tile]:
@@ -209,6 +209,7 @@ def _tiles(tokens: Tokens, batches: Tensor, layers: int, seed: int) -> Iterator[
         others = light.nonzero().flatten()
         # As many as are heavy: the second tile is as large as the first.
         sample = others[torch.from_numpy(np.random.default_rng(seed).permutation(len(others))[: len(heavy)])]
+        sample = sample[tokens.blocks[sample].argsort(stable=True)]  # sums are kept by block
 
         def apart(columns: Tensor) -> Tensor:
             return (tokens.sentences[heavy][:, None] != tokens.sentences[columns][None, :]).double()

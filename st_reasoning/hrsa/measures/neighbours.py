@@ -199,7 +199,7 @@ def _greatest(similarity: Tensor, width: int) -> tuple[Tensor, Tensor]:
     # They are in as many groups of columns at most, those whose maxima are greatest: a third of the time of topk over
     # all (measured: 68 of 14,046).
     covered = _GROUP * groups
-    maxima = similarity[:, :covered].unflatten(1, (_GROUP, groups)).amax(dim=1)
+    maxima = similarity[:, :covered].view(-1, _GROUP, groups).amax(dim=1)
     best = torch.from_numpy(np.argpartition(maxima.numpy(), groups - width, axis=1)[:, groups - width :])
     within = (best[:, None, :] + groups * torch.arange(_GROUP)[:, None]).flatten(start_dim=1)
     rest = torch.arange(covered, similarity.shape[1]).expand(len(similarity), -1)
