@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from st_reasoning.hrsa.facts import Columns
-from st_reasoning.hrsa.measures.columns import row_blocks
+from st_reasoning.hrsa.measures.columns import row_blocks, zeros
 from st_reasoning.hrsa.measures.moments import Moments
-from st_reasoning.hrsa.measures.procrustes import ProcrustesFit, entropy_gradient, solve
+from st_reasoning.hrsa.measures.procrustes import NoVarianceError, ProcrustesFit, entropy_gradient, solve
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
 
@@ -36,8 +36,10 @@ class Basis:
 
 def procrustes(
     stores: tuple[Store, Store], tokens: Tokens, columns: tuple[Columns, Columns], pair: tuple[int, int]
-) -> tuple[Basis, Basis | None, Basis]:
+) -> tuple[Basis | None, Basis | None, Basis | None]:
     """Return the map from all fitted tokens, the one from those that are no sinks, and the one of standardised columns.
+
+    None for one that is undefined: its rows do not differ, or too few are no sinks.
 
     Products X'Y of the tokens of each block, fitted and held out, are held in float32, 8 G d^2 bytes.
 
@@ -59,24 +61,28 @@ def procrustes(
             found.add(x, y)
         parts[segment.sink, segment.held_out].join(found)
         if not segment.sink:
-            blocks[segment.held_out].add(segment.block, found)
+            # Rows that are no sinks are in one segment for each block, fitted and held out.
+            blocks[segment.held_out].put(segment.block, found)
     ones = torch.ones(width, dtype=torch.float64)
     plain, unit = (ones, ones), (columns[0].factors, columns[1].factors)
 
-    def fitted(factors: tuple[Tensor, Tensor], *, sinks: bool) -> _Fitted:
+    def fitted(factors: tuple[Tensor, Tensor], *, sinks: bool) -> _Fitted | None:
         train, test = (
             [parts[sink, out].moments(*rows.means, factors) for sink in (False, True)[: 1 + sinks]]
             for out in (False, True)
         )
-        return _Fitted.of(solve(train, test), factors, rows.means, sinks=sinks)
+        try:
+            fit = solve(train, test)
+        except NoVarianceError:
+            return None
+        return _Fitted.of(fit, factors, rows.means, sinks=sinks)
 
     maps = [fitted(plain, sinks=True), fitted(unit, sinks=True)]
-    if tokens.kept < len(tokens.order) and tokens.usable:
-        maps.append(fitted(plain, sinks=False))
-    raw, standardised, *guarded = _with_blocks(maps, rows, blocks, tokens)
-    if tokens.kept == len(tokens.order):
-        return raw, raw, standardised
-    return raw, guarded[0] if guarded else None, standardised
+    if tokens.kept < len(tokens.order):
+        maps.append(fitted(plain, sinks=False) if tokens.usable else None)
+    bases = iter(_with_blocks([one for one in maps if one is not None], rows, blocks, tokens))
+    raw, standardised, *guarded = (None if one is None else next(bases) for one in maps)
+    return raw, guarded[0] if guarded else raw, standardised
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,8 @@ def _with_blocks(every: Sequence[_Fitted], rows: _Rows, blocks: dict[bool, _Bloc
         blocks: Sums over the rows of each block that are no sinks, fitted (False) and held out (True).
         tokens: Which rows are what.
     """
+    if not every:
+        return []
     entropies = blocks[False].products_with([(one.gradient, one.a, one.b) for one in every])
     crossed = blocks[True].products_with([(one.turned, one.a, one.b) for one in every])
     errors, spread = [], []
@@ -195,7 +203,7 @@ class _Sums:
     @classmethod
     def zero(cls, width: int) -> _Sums:
         x, y, squares_x, squares_y = (torch.zeros(width, dtype=torch.float64) for _ in range(4))
-        return cls(0.0, x, y, squares_x, squares_y, torch.zeros(width, width, dtype=torch.float64))
+        return cls(0.0, x, y, squares_x, squares_y, zeros(width, width, dtype=torch.float64))
 
     def add(self, x: Tensor, y: Tensor) -> None:
         self.rows += len(x)
@@ -245,13 +253,13 @@ class _Blocks:
     @classmethod
     def zero(cls, count: int, width: int) -> _Blocks:
         x, y, squares_x, squares_y = (torch.zeros(count, width, dtype=torch.float64) for _ in range(4))
-        rows, products = torch.zeros(count, dtype=torch.float64), torch.zeros(count, width, width)
-        return cls(rows, x, y, squares_x, squares_y, products)
+        return cls(torch.zeros(count, dtype=torch.float64), x, y, squares_x, squares_y, zeros(count, width, width))
 
-    def add(self, block: int, found: _Sums) -> None:
+    def put(self, block: int, found: _Sums) -> None:
+        """Take the sums over all rows of a block."""
         for name in ("rows", "x", "y", "squares_x", "squares_y"):
-            getattr(self, name)[block] += getattr(found, name)
-        self.products[block] += found.product
+            getattr(self, name)[block] = getattr(found, name)
+        self.products[block] = found.product
 
     def products_with(self, every: Sequence[tuple[Tensor, Tensor, Tensor]]) -> list[Tensor]:
         """Return sum_ij M_ij (X - a)'(Y - b)_ij of each block, [G], for some M [d, d], a [d] and b [d]."""

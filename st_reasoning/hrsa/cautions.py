@@ -132,6 +132,13 @@ def _parting(values: Values, headline: str, guard: str, name: str, beside: str, 
 def _facts(values: Values) -> Iterable[str]:
     """Return warnings from what the record holds beside the values."""
     layers = range(values.layers)
+    ranks = [values.fact("sensitivity.effective_rank", n) or {} for n in layers]
+    for side, name in enumerate(ranks[0]):
+        if flat := {values.fact(("layer", "matched_layer")[side], n) for n in layers if ranks[n][name] is None}:
+            yield (
+                f"All {values.unit}s are one vector at {_numbers(flat)} of {name}: correlation, rotation and CKA are "
+                "undefined there, and its neighbours are ties."
+            )
     shares = {n: values.fact("sensitivity.top_dimension_share", n) or {} for n in layers}
     highest = {n: max(found.values(), default=0.0) for n, found in shares.items()}
     if dominated := {n: share for n, share in highest.items() if share > DOMINANT}:

@@ -23,6 +23,7 @@ from st_reasoning.hrsa.fast import CKA
 from st_reasoning.hrsa.inference import Intervals, described, finite
 from st_reasoning.hrsa.local import Local, Neighbours, Overlap
 from st_reasoning.hrsa.measures.minibatch import FEWEST_SENTENCES, draw_minibatches
+from st_reasoning.hrsa.measures.sampling import spread
 from st_reasoning.hrsa.probing import Probe
 from st_reasoning.hrsa.settings import Settings, Stopwatch
 from st_reasoning.hrsa.store import Store
@@ -136,7 +137,8 @@ def measure(
         },
         "intervals": described(tokens.block_count, intervals.left_out),
         "jackknife": intervals.to_mapping(),
-        "omitted": _omitted(stores, labels, probe, usable=usable, searched=near.searched_without_sinks),
+        "omitted": _omitted(stores, pooled, labels, probe, usable=usable, searched=near.searched_without_sinks)
+        | _without_variance(shared.columns, names),
     }
 
 
@@ -188,6 +190,11 @@ class _Shared:
                 cka = exact.linear_cka(stores, columns, kept, pairs, tokens)
         return cls(columns, kept, cka.whole, cka.kept, cka.standardised, correlation, kept_correlation, batches)
 
+    def effective_ranks(self, a: int, b: int) -> tuple[float | None, float | None]:
+        """Return those of layer a of the first and b of the second model, None for a layer without variance."""
+        ranks = self.whole.matrices
+        return finite(ranks.effective_rank_x[a]), finite(ranks.effective_rank_y[b])
+
     def matrices(self, intervals: Intervals) -> dict[str, list[list[float | None]] | None]:
         """Return what pairs every layer with every layer, and half the width of their intervals."""
         found: dict[str, list[list[float | None]] | None] = {}
@@ -227,7 +234,7 @@ def _chances(
     rows = (tokens.partners >= 0).nonzero().flatten()
     x, y = states
     if len(rows) and x.shape[1] == y.shape[1]:
-        some = rows[:: max(1, len(rows) // _CHANCE_ROWS)]
+        some = rows[spread(len(rows), _CHANCE_ROWS)]
         found["dimension_correlation"] = paired_correlation(x[some], y[tokens.partners[some]], columns)
     if batches is not None:
         some = batches[: max(1, _CHANCE_ROWS // batches.shape[1])]
@@ -240,12 +247,12 @@ def _chances(
 
 
 def _cka_chances(shared: _Shared, a: int, b: int, tokens: Tokens, chances: dict[str, float]) -> dict[str, float | None]:
-    n, ranks = len(tokens.order), shared.whole.matrices
+    n, (rank_a, rank_b) = len(tokens.order), shared.effective_ranks(a, b)
     return {
         "chance": finite(chances["biased"]),
         "debiased_chance": finite(chances["debiased"]),
-        "chance_exchangeable": measures.linear_cka_permutation_chance(
-            n, float(ranks.effective_rank_x[a]), float(ranks.effective_rank_y[b])
+        "chance_exchangeable": (
+            None if rank_a is None or rank_b is None else measures.linear_cka_permutation_chance(n, rank_a, rank_b)
         ),
         "chance_isotropic": measures.linear_cka_chance(
             n, *(len(side[layer].mean) for side, layer in zip(shared.columns, (a, b), strict=True))
@@ -275,10 +282,10 @@ class _Entries:
     def basis(self, address: str, basis: Basis | None) -> dict[str, Any] | None:
         if basis is None:
             return None
-        fit = basis.fit
+        fit, width = basis.fit, len(basis.fit.map)
         return {
             **self.value(f"{address}.inverse_row_entropy", fit.inverse_row_entropy, basis.entropy_left_out),
-            "chance": measures.inverse_row_entropy_chance(fit.map.shape[0]),
+            "chance": measures.inverse_row_entropy_chance(width) if width > 1 else None,
             **self.value(f"{address}.residual", fit.residual, basis.residual_left_out),
             # Nothing in common leaves a map that is no better than the mean.
             "residual_chance": 1.0,
@@ -336,17 +343,16 @@ def _sensitivity(
     a, b = pair
     sinks = tokens.sinks[0][a], tokens.sinks[1][b]
     guarded, standardised = bases
-    ranks = shared.whole.matrices
     of_all, of_kept = ({name: finite(value) for name, value in found.items()} for found in chances)
 
-    def named(*values: float) -> dict[str, float]:
+    def named(*values: float | None) -> dict[str, float | None]:
         return dict(zip(names, values, strict=True))
 
     kept = shared.kept_correlation
     return {
         "layer": entries.number,
         "top_dimension_share": named(shared.columns[0][a].top_share, shared.columns[1][b].top_share),
-        "effective_rank": named(float(ranks.effective_rank_x[a]), float(ranks.effective_rank_y[b])),
+        "effective_rank": named(*shared.effective_ranks(a, b)),
         "sink_tokens": {
             **named(*(int(found.sum()) for found in sinks)),
             "either": int((sinks[0] | sinks[1]).sum()),
@@ -381,12 +387,24 @@ def _sensitivity(
 
 
 def _omitted(
-    stores: Stores, labels: Sequence[Hashable] | None, probe: Probe | None, *, usable: bool, searched: bool
+    stores: Stores,
+    pooled: Stores | None,
+    labels: Sequence[Hashable] | None,
+    probe: Probe | None,
+    *,
+    usable: bool,
+    searched: bool,
 ) -> dict[str, str]:
     """Return why a measure is null, for each that is."""
     omitted = {}
     if probe is None:
-        omitted[probing.ADDRESS] = "no labels were given" if labels is None else "no pooled states were given"
+        omitted[probing.ADDRESS] = (
+            "no labels were given"
+            if labels is None
+            else "no pooled states were given"
+            if pooled is None
+            else f"widths of pooled states differ: {pooled[0].width} and {pooled[1].width}"
+        )
     elif not probe.usable:
         omitted[probing.WITHOUT_SINKS] = "too few texts of some class have a token that is no sink at any layer"
     if stores[0].width != stores[1].width:
@@ -397,6 +415,19 @@ def _omitted(
     elif not searched:
         omitted["knn_overlap_without_sinks"] = "fewer tokens are no sinks than neighbours were asked for"
     return omitted
+
+
+def _without_variance(columns: tuple[list[Columns], list[Columns]], names: tuple[str, str]) -> dict[str, str]:
+    """Return which layers hold one vector only, if there are any: values of theirs are null, whatever the measure."""
+    found = [
+        f"layer {number} of {name}"
+        for name, side in zip(names, columns, strict=True)
+        for number, layer in enumerate(side)
+        if layer.constant.all()
+    ]
+    if not found:
+        return {}
+    return {"layers_without_variance": f"{', '.join(found)}: all rows are alike, so that only ties can be compared"}
 
 
 def _rows(matrix: Tensor) -> list[list[float | None]]:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from st_reasoning.errors import InputError
 from st_reasoning.hrsa.facts import Columns
+from st_reasoning.hrsa.measures.columns import zeros
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
 
@@ -28,18 +28,12 @@ def correlations(
     v_i^2) / 2) / n, its influence.
 
     Returns:
-        [L_a, L_b] and [G, L_a, L_b], float64.
-
-    Raises:
-        InputError: for a pair in which every column is constant on one side.
+        [L_a, L_b] and [G, L_a, L_b], float64, NaN where no column varies in both.
     """
     every = [*columns[0], *columns[1]]
     count_a, count_b, width = len(columns[0]), len(columns[1]), stores[0].width
     varies = torch.stack([~found.constant for found in every]).double()
     used = varies[:count_a] @ varies[count_a:].T
-    if (used == 0).any():
-        a, b = (used == 0).nonzero()[0].tolist()
-        raise InputError(f"layer {a} with layer {b}: expected a column that varies in both, got none")
     # Dividing by the length of the centred column turns a product of columns into a correlation.
     factors = [(found.factors / n**0.5).float() for found in every]
     offsets = [-(found.mean * found.factors / n**0.5).float() for found in every]
@@ -48,9 +42,11 @@ def correlations(
     by_block = torch.zeros(tokens.block_count, count_a, count_b, dtype=torch.float64)
     by_column = torch.zeros(width, count_a, count_b)
     squares = torch.zeros(tokens.block_count, len(every), width)
-    for start, stop, block in _runs(tokens, n, most):
+    runs = list(_runs(tokens, n, most))
+    buffer = zeros(len(every) * width * max(stop - start for start, stop, _ in runs))
+    for start, stop, block in runs:
         # Columns apart, so that one product for each sums over rows: what it is over all columns is the sum of these.
-        columnwise = torch.empty(len(every), width, stop - start)
+        columnwise = buffer[: len(every) * width * (stop - start)].view(len(every), width, stop - start)
         for number, (store, layer) in enumerate(sources):
             rows = torch.addcmul(offsets[number], store.read(layer, start, stop), factors[number])
             columnwise[number] = rows.T
@@ -75,7 +71,10 @@ def _runs(tokens: Tokens, n: int, most: int) -> Iterator[tuple[int, int, int]]:
 
 
 def paired_correlation(x: Tensor, y: Tensor, columns: tuple[Columns, Columns]) -> float:
-    """Return the mean dimension-wise correlation of rows x [p, d] with y [p, d], columns standardised as given."""
+    """Return the mean dimension-wise correlation of rows x [p, d] with y [p, d], columns standardised as given.
+
+    NaN where no column varies in both.
+    """
     u, v = ((rows - side.mean.float()) * side.factors.float() for rows, side in zip((x, y), columns, strict=True))
-    used = float((~columns[0].constant & ~columns[1].constant).sum())
-    return float((u * v).sum(dim=0).double().sum()) / (len(x) * used)
+    used = (~columns[0].constant & ~columns[1].constant).sum()
+    return float((u * v).sum(dim=0).double().sum() / (len(x) * used))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -93,17 +94,20 @@ class Engine:
             InputError: for a malformed chunk, states that are not finite, or a text that was there before.
         """
         with self.watch.part("store"):
+            # The books are kept on the CPU, wherever the models are.
+            sentences, types, texts = (values.cpu() for values in (chunk.sentences, chunk.types, chunk.texts))
+            chunk = replace(chunk, sentences=sentences, types=types, texts=texts)
             self._check(chunk)
             if self._stores is None:
                 self._open(chunk)
             assert self._stores is not None
-            norms = (_norms(chunk.a, self.names[0]), _norms(chunk.b, self.names[1]))
+            norms = (_norms(chunk.a, self.names[0]).cpu(), _norms(chunk.b, self.names[1]).cpu())
             starts = torch.searchsorted(chunk.sentences.contiguous(), chunk.sentences)
             keys = chunk.sentences * _PLACES + torch.arange(len(starts)) - starts
             self._texts |= Counter(chunk.sentences.tolist())
             taken, slots = self._take(keys, chunk.types, norms)
             for store, states in zip(self._stores, (chunk.a, chunk.b), strict=True):
-                store.write(states if len(taken) == len(keys) else states[:, taken], slots)
+                store.write(states if len(taken) == len(keys) else states[:, taken.to(states.device)], slots)
             if self._pooled is not None:
                 assert chunk.pooled_a is not None
                 assert chunk.pooled_b is not None
@@ -223,7 +227,8 @@ class _Merged:
     """The exchange between processes: facts by object, rows layer by layer."""
 
     def __init__(self, folder: str, shapes: Any, engine: Engine, group: dist.ProcessGroup | None) -> None:
-        self.folder, self.engine, self.group = Path(folder) / f"merged-{engine.tokens_seen}", engine, group
+        # A folder of its own each time: engines may exchange what they have more than once.
+        self.folder, self.engine, self.group = Path(tempfile.mkdtemp(dir=folder)), engine, group
         self.widths, self.pools = shapes
 
     def exchange(self) -> None:
@@ -261,14 +266,22 @@ class _Merged:
                 mine = counts[dist.get_rank(self.group)]
                 if old is not None and mine:
                     rows[:mine] = old["ab".index(side)].read(layer, 0, mine)
+                rows = rows.to(_device(self.group))
                 received = [torch.empty_like(rows) for _ in counts]
                 dist.all_gather(received, rows, group=self.group)
-                whole = torch.cat([part[:count] for part, count in zip(received, counts, strict=True)])
+                whole = torch.cat([part[:count].cpu() for part, count in zip(received, counts, strict=True)])
                 new.write_layer(layer, whole[order])
             stores.append(new)
         for store in old or ():
             store.close()
         return stores[0], stores[1]
+
+
+def _device(group: dist.ProcessGroup | None) -> torch.device:
+    """Return where tensors must be for a process group to exchange them: NCCL knows GPUs only."""
+    if dist.get_backend(group) == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
 
 
 def _norms(states: Tensor, name: str) -> Tensor:

@@ -5,6 +5,7 @@ Symbols: n tokens, d width, L layers.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -43,8 +44,12 @@ class Columns:
 
     @property
     def scale(self) -> float:
-        """What makes the mean squared length of the rows one: squares of massive activations then stay in float32."""
-        return float((len(self.squares) / self.squares.sum()).sqrt())
+        """What makes the mean squared length of the rows one: squares of massive activations then stay in float32.
+
+        1 without variance.
+        """
+        total = float(self.squares.sum())
+        return math.sqrt(len(self.squares) / total) if total > 0 else 1.0
 
     @property
     def top_share(self) -> float:
@@ -68,11 +73,14 @@ class Columns:
             centred = part - near32
             shift += centred.sum(dim=0)
             square += centred.square().sum(dim=0)
-            constant &= (part == x[0]).all(dim=0)
+            if constant.any():  # after the first rows hardly ever
+                left = constant.nonzero().flatten()
+                constant[left] = (part[:, left] == x[0, left]).all(dim=0)
             by_sentence.index_add_(0, numbers, centred)
         shift /= n
         mean, variance = near32.double() + shift, (square / n - shift.square()).clamp_min(0)
         variance[constant] = 0
+        mean[constant] = x[0, constant].double()  # or rounding of the sum would be all the variance there is
         constant |= variance == 0
         empty = torch.empty(4, n, dtype=torch.float64)
         found = cls(mean, variance, constant, empty[0], empty[1], empty[2:])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from st_reasoning.hrsa import measures
 from st_reasoning.hrsa.facts import Columns
-from st_reasoning.hrsa.measures.columns import products
+from st_reasoning.hrsa.measures.columns import products, zeros
 from st_reasoning.hrsa.measures.minibatch import PairSums
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
@@ -77,10 +77,14 @@ def linear_cka(
     standardised = [PairSums.zero(1, 1, blocks) for _ in pairs]
     guard = kept is not None and tokens.kept < n
     layers = _Layers(stores, columns, kept if kept is not None else columns)
+    buffer = zeros(0)
     for tile in _tiles(tokens, batches, count_a + count_b, seed):
-        grams = torch.empty(count_a + count_b, *tile.shape)
+        size = (count_a + count_b + 2) * tile.weights.numel()
+        if len(buffer) < size:
+            buffer = zeros(size)
+        grams = buffer[:size].view(-1, *tile.shape)
+        grams, plain = grams[:-2], grams[-2:]
         moved = [torch.zeros(count_a + count_b, *rows.shape) for rows in (tile.rows, tile.columns)]
-        plain = torch.empty(2, *tile.shape)
         done = [-1, -1]
         for number, pair in enumerate([*pairs, *_left_over(pairs, count_b)]):
             for side, layer in enumerate(pair):
@@ -101,7 +105,7 @@ def linear_cka(
             grams -= moved[0][..., :, None]
             grams -= moved[1][..., None, :]
         tile.add_to(whole, grams, count_a, tokens)
-        del grams, plain  # or they would be held while those of the next tile are made
+        del grams, plain  # or they would hold the buffer while a larger one is made
 
     share = _share(tokens, n)
     every = _result(whole, _scaled(columns, columns), share, tokens.blocks)
@@ -184,14 +188,13 @@ class _Tile:
 
     def add_to(self, sums: PairSums, grams: Tensor, layers_a: int, tokens: Tokens, *, below: int | None = None) -> None:
         """Add the pairs, or those of rows below a number only, to sums; grams are [L, M, r, c]."""
-        for number, weights in enumerate(self.weights):
-            rows, columns = self.rows[number], self.columns[number]
-            if below is not None:
-                weights = weights * (rows < below)[:, None] * (columns < below)[None, :]
-            gram = grams[:, number]
-            sums.add(gram, weights, layers_a, tokens.blocks[rows.clamp_min(0)])
-            if not self.square:
-                sums.add(gram.transpose(1, 2), weights.T, layers_a, tokens.blocks[columns])
+        weights = self.weights
+        if below is not None:
+            weights = weights * (self.rows < below)[:, :, None] * (self.columns < below)[:, None, :]
+        sums.add(grams.flatten(1, 2), weights.flatten(0, 1), layers_a, tokens.blocks[self.rows.clamp_min(0)].flatten())
+        if not self.square:
+            for gram, weight, columns in zip(grams.unbind(1), weights, self.columns, strict=True):
+                sums.add_mirrored(gram, weight, layers_a, tokens.blocks[columns])
 
 
 def _tiles(tokens: Tokens, batches: Tensor, layers: int, seed: int) -> Iterator[_Tile]:
@@ -206,6 +209,7 @@ def _tiles(tokens: Tokens, batches: Tensor, layers: int, seed: int) -> Iterator[
         others = light.nonzero().flatten()
         # As many as are heavy: the second tile is as large as the first.
         sample = others[torch.from_numpy(np.random.default_rng(seed).permutation(len(others))[: len(heavy)])]
+        sample = sample[tokens.blocks[sample].argsort(stable=True)]  # sums are kept by block
 
         def apart(columns: Tensor) -> Tensor:
             return (tokens.sentences[heavy][:, None] != tokens.sentences[columns][None, :]).double()
@@ -262,16 +266,15 @@ def chance_cka(
     p, share = int(paired.sum()), _pairs(tokens, paired, paired)
     grams, rows_of = [], []
     for x, found, rows, of in zip(states, columns, (batches, theirs), (torch.arange(n), partners), strict=True):
-        picked = x[rows.clamp_min(0).flatten()]
         factors = found.factors.float() if standardised else found.scale
-        picked = ((picked - found.mean.float()) * factors).view(*rows.shape, -1)
-        grams.append(picked @ picked.transpose(1, 2))
+        picked = x[rows.clamp_min(0).flatten()].sub_(found.mean.float()).mul_(factors).view(*rows.shape, -1)
+        grams.append(products(picked, picked, out=torch.empty(*rows.shape, rows.shape[1])))
         centred = torch.stack([found.squares, found.within]) * found.scale**2
         rows_of.append((found.standardised if standardised else centred)[:, of[paired]])
+    weights = (used[:, :, None] & used[:, None, :]).double() * (share / met)
+    weights.diagonal(dim1=1, dim2=2).zero_()
     sums = PairSums.zero(1, 1)
-    for one, present in enumerate(used):
-        weights = (present[:, None] & present[None, :]).double().fill_diagonal_(0) * (share / met)
-        sums.add(torch.stack([gram[one] for gram in grams]), weights, 1)
+    sums.add(torch.stack(grams).flatten(1, 2), weights.flatten(0, 1), 1)
     found_cka = _result(sums, [_stacked([rows]) for rows in rows_of], share / (p * (p - 1)))
     return float(found_cka.matrices.biased), float(found_cka.matrices.debiased)
 

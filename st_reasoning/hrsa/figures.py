@@ -74,7 +74,7 @@ def _procrustes(panel: Panel) -> Figure:
     for axes, key in ((left, "inverse_row_entropy"), (right, "residual")):
         _curve(axes, panel, ("layers", "procrustes", key), "all tokens", _BLUE)
         _curve(axes, panel, ("sensitivity", "procrustes_without_sinks", key), "without sink tokens", _ORANGE)
-        loose = [entry for entry in panel["layers"] if not entry["procrustes"]["determined"]]
+        loose = [entry for entry in panel["layers"] if entry["procrustes"] and not entry["procrustes"]["determined"]]
         if loose:
             numbers, values = [e["layer"] for e in loose], [e["procrustes"][key] for e in loose]
             label = "rotation not determined by the tokens"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from st_reasoning.hrsa.facts import Columns
 from st_reasoning.hrsa.measures import neighbours as knn
+from st_reasoning.hrsa.measures.sampling import spread
 from st_reasoning.hrsa.settings import Settings
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
@@ -147,9 +148,10 @@ class Neighbours:
             queries, near_x, near_y = queries[below], near_x[below], near_y[below]
             theirs, of_partners = theirs[both], of_partners[both]
         values, left_out, chance = {}, {}, {}
+        shared = knn.Shared.of(near_x, near_y, len(partners))
         for size in self.sizes:
             values[size], left_out[size] = mean_overlap(
-                near_x, near_y, size, queries, self.tokens.blocks, self.tokens.block_count
+                shared, size, queries, self.tokens.blocks, self.tokens.block_count
             )
             chance[size] = chance_overlap(theirs, of_partners, size, partners)
         return Overlap(values, left_out, chance)
@@ -185,7 +187,7 @@ class _Questions:
         paired, inside = theirs >= 0, torch.isin(theirs, queries)
         enough = int(inside.sum()) >= min(_CHANCE_QUERIES, int(paired.sum()))
         asked = (inside if enough else paired).nonzero().flatten()
-        asked = asked[:: max(1, len(asked) // _CHANCE_QUERIES)][:_CHANCE_QUERIES]
+        asked = asked[spread(len(asked), _CHANCE_QUERIES)]
         if enough:
             return cls(queries, asked, queries[:0], torch.searchsorted(queries, theirs[asked]))
         return cls(queries, asked, theirs[asked], len(queries) + torch.arange(len(asked)))
@@ -209,36 +211,30 @@ class _Found:
     without_sinks: _Near | None = None
 
 
-def mean_overlap(
-    near_x: Tensor, near_y: Tensor, size: int, queries: Tensor, blocks: Tensor, count: int
-) -> tuple[float, Tensor]:
+def mean_overlap(shared: knn.Shared, size: int, queries: Tensor, blocks: Tensor, count: int) -> tuple[float, Tensor]:
     """Return the mean Jaccard index of neighbours and what it is without each block, [G], to first order.
 
     A block that is left out takes its queries along, and its tokens from among the candidates of all others.
 
     Args:
-        near_x: [q, k + 1 or more].
-        near_y: Likewise.
+        shared: Lists of k + 1 or more.
         size: k.
         queries: [q], rows.
         blocks: [n], of each row.
         count: G.
     """
-    index = knn.jaccard(near_x, near_y, size)
+    index = shared.jaccard(size)
     known = ~index.isnan()
     if not known.any():
         return math.nan, torch.full((count,), torch.nan, dtype=torch.float64)
     of_query = blocks[queries]
     lost = torch.zeros(count, dtype=torch.float64)
-    if near_x.shape[1] > size:
-        for start in range(0, len(queries), 2048):
-            part = slice(start, start + 2048)
-            changes = knn.jaccard_changes(near_x[part], near_y[part], size)
-            for near, change in zip((near_x[part, :size], near_y[part, :size]), changes, strict=True):
-                block = blocks[near.clamp_min(0)]
-                # Of a query that is left out too nothing changes.
-                change = torch.where(block == of_query[part, None], 0.0, change)
-                lost.index_add_(0, block.flatten(), change.flatten())
+    if shared.x.shape[1] > size:
+        for near, change in zip((shared.x, shared.y), shared.changes(size), strict=True):
+            block = blocks[near[:, :size].clamp_min(0)]
+            # Of a query that is left out too nothing changes.
+            change = torch.where(block == of_query[:, None], 0.0, change)
+            lost.index_add_(0, block.flatten(), change.flatten())
     sums = torch.zeros(count, dtype=torch.float64).index_add_(0, of_query[known], index[known])
     left = int(known.sum()) - torch.bincount(of_query[known], minlength=count)
     return float(index[known].mean()), (sums.sum() - sums + lost) / left

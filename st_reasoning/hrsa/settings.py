@@ -18,7 +18,7 @@ class Settings:
     """What a panel depends on beside models and texts.
 
     Attributes:
-        k: Numbers of neighbours.
+        k: Numbers of neighbours, ascending.
         seed: Of the splits of Procrustes (sentences) and the probe, and of what ``"fast"`` draws.
         sink_ratio: A token is a sink where its norm is more than this many times the median norm of the
             layer. Massive activations are some hundred times it, ordinary tokens hardly twice. Values
@@ -28,7 +28,8 @@ class Settings:
             one token of each sentence, and takes a sample of the tokens as queries of k-NN.
         tokens: The most tokens that ``"fast"`` looks at; of more, that many are drawn.
         probe: ``"logistic"`` or ``"ridge"``.
-        queries: The most queries of k-NN for ``"fast"``; their candidates are all tokens looked at.
+        queries: The most queries of k-NN for ``"fast"``, which takes an eighth of them in standardised columns; there
+            ``"exact"`` takes them all, while elsewhere it takes every token. Candidates are all tokens looked at.
         minibatch: Tokens per minibatch for ``"fast"``.
         blocks: Into how many blocks of whole sentences the jackknife divides the texts, if there are as many texts.
     """
@@ -47,6 +48,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.k or min(self.k) < 1:
             raise InputError(f"k: expected numbers of neighbours of at least 1, got {self.k}")
+        if list(self.k) != sorted(set(self.k)):
+            raise InputError(f"k: expected numbers of neighbours in ascending order, each once, got {self.k}")
         if not self.sink_ratio > 1:
             raise InputError(f"sink_ratio: expected more than 1, got {self.sink_ratio}")
         if not 0 < self.test_share < 1:

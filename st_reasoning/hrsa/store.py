@@ -46,6 +46,8 @@ class Store:
 
     def write(self, states: Tensor, slots: Tensor) -> None:
         """Put row i of every layer of ``states`` [L, n, d] where ``slots[i]`` says."""
+        if not len(slots):
+            return  # np.split would make one empty run of it
         places = slots.cpu().numpy()
         order = np.argsort(places, kind="stable")
         runs = np.split(order, np.flatnonzero(np.diff(places[order]) != 1) + 1)

@@ -82,9 +82,9 @@ class Tokens:
         held_out = sum(segment.stop - segment.start for segment in kept if segment.held_out)
         return self.kept >= FEWEST and held_out >= 1 and self.kept - held_out >= 2
 
-    def weights(self, rows: int | None = None) -> Tensor:
-        """Return how many of the first ``rows`` tokens (all by default) each block has, [G], float64."""
-        return torch.bincount(self.blocks[:rows], minlength=self.block_count).double()
+    def weights(self) -> Tensor:
+        """Return how many tokens each block has, [G], float64."""
+        return torch.bincount(self.blocks, minlength=self.block_count).double()
 
     def without_sinks(self) -> Tokens:
         """Return the same tokens, of which only those that are no sinks have partners, and none that is one."""

@@ -29,6 +29,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
         layers: int = 3,
         words: list[str] = WORDS,
         causal: bool | None = None,
+        pooling_mode: str = "mean",
     ) -> SentenceTransformer:
         folder: Path = tmp_path_factory.mktemp("llama")
         vocabulary = {word: number for number, word in enumerate(["<pad>", *words])}
@@ -52,7 +53,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
         transformer = Transformer(str(folder))
         if causal is not None:
             transformer.model.config.is_causal = causal
-        pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
+        pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode=pooling_mode)
         return SentenceTransformer(modules=[transformer, pooling], device="cpu")
 
     return make

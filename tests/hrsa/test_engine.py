@@ -15,6 +15,11 @@ from torch import Tensor
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa import Chunk, Engine, Settings, measures
 from st_reasoning.hrsa.compute import matched_layers
+from st_reasoning.hrsa.engine import _device
+from st_reasoning.hrsa.facts import Columns
+from st_reasoning.hrsa.local import _Questions
+from st_reasoning.hrsa.measures.probe import scaler
+from st_reasoning.hrsa.measures.sampling import spread
 
 FAST = Settings(k=(3, 10), estimator="fast", queries=1024, minibatch=256)
 EXACT = Settings(k=(3, 10), estimator="exact")
@@ -171,6 +176,28 @@ def test_a_sample_of_tokens_is_fair():
     assert len(torch.unique(engine._keys)) == 1000
 
 
+def test_chunks_of_which_no_token_is_drawn_are_taken():
+    whole = corpus(texts=100)
+    first = torch.searchsorted(whole.sentences, torch.arange(100))
+    with Engine(dataclasses.replace(FAST, tokens=64)) as engine:
+        for text, row in enumerate(first.tolist()):
+            one, rows = torch.tensor([text]), slice(row, row + 1)
+            engine.update(Chunk(whole.a[:, rows], whole.b[:, rows], one, whole.types[rows], None, None, one))
+        assert (len(engine._keys), engine.tokens_seen) == (64, 100)
+        assert engine.compute()["sample"]["tokens"] == 64
+
+
+def test_chance_is_asked_of_rows_from_first_to_last():
+    assert spread(200, 128).tolist() == [200 * place // 128 for place in range(128)]
+    assert spread(3, 128).tolist() == [0, 1, 2]
+    assert spread(0, 128).tolist() == []
+    # Between one and two times the rows that are enough, every row but the last ones would not be a fair choice.
+    queries, partners = torch.arange(200), torch.arange(200).roll(1)
+    asked = _Questions.of(queries, partners).asked
+    assert len(asked) == 128
+    assert asked[-1] > 190
+
+
 def test_other_widths_and_depths():
     record = measured([corpus(layers=(3, 5), widths=(12, 8))], FAST)
     assert [layer["matched_layer"] for layer in record["layers"]] == [0, 2, 4]
@@ -181,6 +208,31 @@ def test_other_widths_and_depths():
     assert [layer["matched_layer"] for layer in deeper["layers"]] == [0, 0, 0, 1, 1]
     assert deeper["layers"][0]["knn_overlap"] != deeper["layers"][1]["knn_overlap"]
     assert matched_layers(1, 4) == [(0, 0)]
+    whole = corpus()
+    assert whole.pooled_b is not None
+    narrow = dataclasses.replace(whole, pooled_b=whole.pooled_b[..., :5])
+    record = measured([narrow], FAST, labels=[text % 2 for text in range(60)])
+    assert record["omitted"] == {"linear_probe": "widths of pooled states differ: 12 and 5"}
+
+
+@pytest.mark.parametrize("settings", [FAST, EXACT])
+def test_one_dimension_has_no_row_entropy(settings):
+    record = measured([corpus(widths=(1, 1))], settings)
+    for entry in (record["layers"][0]["procrustes"], record["sensitivity"][0]["procrustes_standardised"]):
+        assert entry["inverse_row_entropy"] is entry["inverse_row_entropy_interval"] is entry["chance"] is None
+        assert entry["residual"] > 0
+        assert entry["residual_interval"] is not None
+    assert record["layers"][0]["linear_cka"]["biased"] is not None
+
+
+def test_rounding_of_a_mean_is_no_variance():
+    rows = torch.full((1000, 5), 0.1)
+    rows[:, 1:] = torch.tensor([1e-8, -3.3, 7e7, 1 / 3])
+    found = Columns.of(rows, torch.arange(1000))
+    assert found.constant.all()
+    assert (found.squares == 0).all()
+    assert found.scale == 1
+    assert scaler(rows.double().numpy())["deviation"].tolist() == [1] * 5
 
 
 def test_a_search_without_sinks_that_finds_too_few_says_so():
@@ -216,6 +268,9 @@ def test_what_does_not_fit_is_refused():
     whole.a[2, 7, 3] = math.nan
     with Engine(FAST) as engine, pytest.raises(InputError, match=r"model a: .* NaN or infinity at layer 2"):
         engine.update(whole)
+    for k in ((10, 3), (3, 3)):
+        with pytest.raises(InputError, match="k: expected numbers of neighbours in ascending order, each once"):
+            Settings(k=k)
     with pytest.raises(InputError, match="k: expected less than"):
         measured([corpus()], Settings(k=(5000,)))
     with pytest.raises(InputError, match=r'at least 8, .*use estimator "exact"'):
@@ -231,13 +286,46 @@ def test_nothing_is_left_on_disk(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class Elsewhere(torch.Tensor):
+    """A tensor that behaves as one on a GPU: no operation takes it together with one that is not, NumPy neither."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.Tensor.cpu:
+            return args[0].as_subclass(Tensor)
+        here = [one for one in args if isinstance(one, Tensor) and not isinstance(one, Elsewhere) and one.ndim]
+        if here or function is torch.Tensor.numpy:
+            raise RuntimeError(f"{function.__name__}: expected all tensors to be on the same device")
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize("tokens", [400, 5000])
+def test_states_may_be_on_another_device(tokens):
+    settings, labels = dataclasses.replace(FAST, tokens=tokens), [text % 2 for text in range(60)]
+    chunks = pieces(corpus(), [list(range(30)), list(range(30, 60))])
+    moved = [
+        Chunk(*(getattr(chunk, f.name).as_subclass(Elsewhere) for f in dataclasses.fields(chunk))) for chunk in chunks
+    ]
+    with pytest.raises(RuntimeError, match="same device"):
+        moved[0].sentences + torch.arange(len(moved[0].sentences))
+    assert numbers(measured(moved, settings, labels=labels)) == numbers(measured(chunks, settings, labels=labels))
+
+
+def test_rows_are_exchanged_where_the_process_group_can(monkeypatch):
+    monkeypatch.setattr("torch.distributed.get_backend", lambda group: group)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
+    assert _device("nccl") == torch.device("cuda:3")
+    assert _device("gloo") == torch.device("cpu")
+
+
 def _work(rank: int, folder: str, settings: Settings, shares: list[list[list[int]]]) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=len(shares))
     with Engine(settings, labels=[text % 2 for text in range(60)]) as engine:
         for chunk in pieces(corpus(), shares[rank]):
             engine.update(chunk)
-        engine.sync()
+        for _ in range(3):  # what all hold already changes nothing
+            engine.sync()
         torch.save(numbers(engine.compute()), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from st_reasoning.hrsa import Chunk, measures
 from st_reasoning.hrsa.inference import Intervals
-from st_reasoning.hrsa.measures.neighbours import jaccard, jaccard_changes
+from st_reasoning.hrsa.measures.neighbours import Shared
 from st_reasoning.hrsa.measures.procrustes import split
 from st_reasoning.stats.jackknife import blocks
 from tests.hrsa.test_engine import EXACT, FAST, corpus, measured, pieces
@@ -148,14 +148,29 @@ def test_changes_of_neighbours_are_those_of_lists_without_them():
     rng = np.random.default_rng(0)
     lists = [torch.from_numpy(np.stack([rng.permutation(9)[:5] for _ in range(40)])) for _ in range(2)]
     size = 4
-    change_x, change_y = jaccard_changes(*lists, size)
-    before = jaccard(*lists, size)
+    shared = Shared.of(*lists, 9)
+    change_x, change_y = shared.changes(size)
+    before = shared.jaccard(size)
     for row in range(40):
         for side, change in ((0, change_x), (1, change_y)):
             for place in range(size):
                 gone = int(lists[side][row, place])
                 shorter = [torch.tensor([[one for one in near[row].tolist() if one != gone][:size]]) for near in lists]
-                expected = float(jaccard(*shorter, size)[0] - before[row])
+                expected = float(Shared.of(*shorter, 9).jaccard(size)[0] - before[row])
                 if side == 1 and gone in lists[0][row, :size]:
                     expected = 0.0  # counted with the first list
                 assert float(change[row, place]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_lists_that_are_too_short_share_nothing_that_is_known(monkeypatch):
+    monkeypatch.setattr("st_reasoning.hrsa.measures.neighbours._TABLE", 20)  # two queries at a time
+    x = torch.tensor([[4, 2, -1], [1, -1, -1], [0, 1, 2], [8, 3, 5]])
+    y = torch.tensor([[2, 4, 7], [1, -1, -1], [2, 1, 0], [5, 8, -1]])
+    shared = Shared.of(x, y, 9)
+    assert shared.in_y.tolist() == [[1, 0, 3], [0, 3, 3], [2, 1, 0], [1, 3, 0]]
+    assert shared.in_x.tolist() == [[1, 0, 3], [0, 3, 3], [2, 1, 0], [2, 0, 3]]
+    assert shared.jaccard(2).nan_to_num(-1).tolist() == [1, -1, 1 / 3, 1 / 3]
+    # Without any of its neighbours the third query has the same two in both; of the others too few are known.
+    of_x, of_y = (change[2].tolist() for change in shared.changes(2))
+    assert (of_x, of_y) == (pytest.approx([2 / 3, 2 / 3]), pytest.approx([2 / 3, 0]))
+    assert not any(change[[0, 1, 3]].any() for change in shared.changes(2))

@@ -371,6 +371,37 @@ def test_ties_are_broken_in_row_order():
     assert (near[3:] == torch.tensor([0, 1, 2])).all()
 
 
+def test_the_nearest_of_many_are_found_by_groups():
+    from st_reasoning.hrsa.measures.neighbours import nearest
+
+    # 165 columns are 20 groups and five more; lists of up to 10 with the next one take that way.
+    similarity = torch.randn(50, 165, generator=torch.Generator().manual_seed(0))
+    similarity[:, -3] += 2
+    similarity[::2] = similarity[::2].round(decimals=1)  # ties
+    similarity[:5, 7:] = -torch.inf
+    expected = similarity.sort(dim=1, descending=True, stable=True)
+    columns = expected.indices.masked_fill(expected.values == -torch.inf, -1)
+    for length in (1, 8, 9, 10, 40):
+        assert torch.equal(nearest(similarity, length), columns[:, :length])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ties_are_broken_exactly_whatever_the_size_of_the_cosine(dtype):
+    from st_reasoning.hrsa.measures.neighbours import nearest
+
+    # Small cosines whose next larger one is a rounding step away, each many times, so that lists end within ties.
+    generator = torch.Generator().manual_seed(0)
+    low = torch.tensor(2.0**-9, dtype=dtype)
+    steps = torch.stack([low, torch.nextafter(low, torch.tensor(1.0, dtype=dtype)), low / 2])
+    similarity = steps[torch.randint(0, 3, (40, 500), generator=generator)]
+    similarity[::4, ::3] = -torch.inf
+    similarity[0, 20:] = -torch.inf
+    for length in (1, 5, 60, 200, 499, 500):
+        expected = similarity.sort(dim=1, descending=True, stable=True)
+        columns = expected.indices.masked_fill(expected.values == -torch.inf, -1)[:, :length]
+        assert torch.equal(nearest(similarity, length), columns), length
+
+
 def test_ridge_probe_is_the_closed_form():
     """Least squares on +-1 indicators with alpha on the coefficients, intercept free; answers by the largest."""
     x, y = pair(90, 6, 6, seed=4)

@@ -106,6 +106,19 @@ def test_weights_make_a_sample_stand_for_all_pairs():
     torch.testing.assert_close(half.own_a, both.own_a)
 
 
+def test_mirror_images_are_pairs_of_the_other_tokens():
+    generator = torch.Generator().manual_seed(0)
+    tiles = torch.randn(5, 150, 70, generator=generator)
+    weights = torch.rand(150, 70, generator=generator).double()
+    blocks = torch.randint(0, 4, (70,), generator=generator)
+    for order in (torch.arange(70), blocks.argsort()):
+        expected, found = (PairSums.zero(2, 3, 4) for _ in range(2))
+        expected.add(tiles.transpose(1, 2), weights.T, 2, blocks)
+        found.add_mirrored(tiles[:, :, order], weights[:, order], 2, blocks[order])
+        for name in ("cross", "own_a", "own_b"):
+            torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-3)
+
+
 def test_tokens_of_a_sentence_do_not_make_unrelated_data_alike():
     # Trap 3: the token-level estimator takes 10,000 tokens for independent rows.
     layers = [cluster(0), cluster(1)]

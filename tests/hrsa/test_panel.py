@@ -13,6 +13,8 @@ import torch
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa import Activations, Settings, compare, draw, measures, panel, summary, write
 from st_reasoning.hrsa.tokens import sinks_of
+from tests.hrsa.test_schema import DOCUMENT, matches
+from tests.schemas import documented, keys_of
 
 PICTURES = {"linear_cka", "dimension_correlation", "procrustes", "knn_overlap", "linear_probe"}
 
@@ -222,6 +224,52 @@ def test_one_vector_per_text_is_compared_beside_the_tokens(tiny, texts):
     other = panel(tiny, tiny, texts[:4], k=[2], progress=False)
     assert other["pooled"] is None
     assert "more texts" in other["omitted"]["pooled"]
+
+
+@pytest.mark.parametrize("estimator", ["fast", "exact"])
+@pytest.mark.parametrize(("pooling", "width"), [("cls", 32), ("lasttoken", 32), ("lasttoken", 48)])
+def test_one_vector_for_all_texts_is_undefined_not_refused(
+    make_model, texts, labels, tmp_path, pooling, width, estimator
+):
+    """Where all texts begin or end alike, the state that is pooled of layer 0 is the embedding of one token."""
+    alike = [f"so {text} so" for text in texts]
+    models = make_model(pooling_mode=pooling), make_model(1, width=width, pooling_mode=pooling)
+    options = {"labels": labels, "k": [2], "estimator": estimator, "progress": False}
+    record = panel(*models, alike, names=("first", "second"), **options)
+    pooled = record["pooled"]
+    first, guard = pooled["layers"][0], pooled["sensitivity"][0]
+    assert guard["effective_rank"] == {"first": None, "second": None}
+    for cka in (first["linear_cka"], guard["linear_cka_standardised"], guard["linear_cka_without_sinks"]):
+        assert cka["biased"] is cka["debiased"] is cka["debiased_interval"] is cka["chance"] is None
+    assert first["linear_cka"]["chance_exchangeable"] is None
+    assert first["procrustes"] is guard["procrustes_standardised"] is guard["procrustes_without_sinks"] is None
+    assert pooled["omitted"]["layers_without_variance"].startswith("layer 0 of first, layer")
+    if width == 32:
+        assert first["dimension_correlation"]["value"] is first["dimension_correlation"]["chance"] is None
+        assert pooled["matrices"]["dimension_correlation"][1][0] is None
+        record["omitted"]["nothing"] = "here"  # a record without an omission does not show the key
+        patterns = documented(DOCUMENT)
+        assert {key for key in keys_of(record) if not any(matches(key, pattern) for pattern in patterns)} == set()
+    if pooling == "lasttoken":  # the first token of a causal model is the same at all layers
+        assert 0 < pooled["layers"][1]["linear_cka"]["biased"] < 1
+        assert pooled["matrices"]["linear_cka"][0] == [None] * 4
+        assert (pooled["layers"][1]["procrustes"] is None) == (width != 32)
+        warnings = [warning.split(":")[0] for warning in pooled["reading"]["warnings"] if "one vector" in warning]
+        assert warnings == [f"All texts are one vector at layer 0 of {name}" for name in ("first", "second")]
+    assert "layers_without_variance" not in record["omitted"]
+    assert "one vector" not in str(record["reading"])
+    page = write(record, tmp_path / "out").with_name("report.html").read_text(encoding="utf-8")
+    assert "All texts are one vector at layer" in page
+
+
+def test_one_vector_for_all_tokens_is_undefined_not_refused(make_model, tiny, tmp_path):
+    record = panel(tiny, make_model(1), ["so so so so so"] * 20, k=[2], estimator="exact", progress=False)
+    assert record["layers"][0]["procrustes"] is None
+    assert record["layers"][0]["dimension_correlation"]["value"] is None
+    assert "layers_without_variance" in record["omitted"]
+    assert "All tokens are one vector at layer 0 of a" in str(record["reading"]["warnings"])
+    assert "layers_without_variance omitted: layer 0 of a" in summary(record)
+    write(record, tmp_path / "out")
 
 
 def test_models_that_cannot_be_compared_are_refused(make_model, tiny, texts, labels):

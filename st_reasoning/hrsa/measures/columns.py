@@ -31,6 +31,11 @@ def products(left: Tensor, right: Tensor, *, out: Tensor) -> Tensor:
     return out
 
 
+def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return zeros in memory of NumPy's, which asks for huge pages: large ones of torch cost a page fault each 4 kB."""
+    return torch.from_numpy(np.empty(shape, dtype=torch.empty(0, dtype=dtype).numpy().dtype)).zero_()
+
+
 def column_means(x: Tensor) -> Tensor:
     """Return the column means [d] of x [n, d], summed in float64."""
     total = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)

@@ -113,6 +113,29 @@ class PairSums:
             self.own_a.index_add_(0, blocks[rows], own[:, a])
             self.own_b.index_add_(0, blocks[rows], own[:, b])
 
+    def add_mirrored(self, grams: Tensor, weights: Tensor, layers_a: int, blocks: Tensor) -> None:
+        """Add the mirror images of pairs: of the tokens j with the tokens i.
+
+        Args:
+            grams: [L_a + L_b, r, c], as :meth:`add` takes them.
+            weights: [r, c].
+            layers_a: L_a.
+            blocks: [c], the block of each j; quick where tokens of a block follow each other.
+        """
+        a, b = slice(0, layers_a), slice(layers_a, len(grams))
+        roots = weights.sqrt().to(grams.dtype)
+        names, counts = torch.unique_consecutive(blocks, return_counts=True)
+        runs = list(zip(names.tolist(), (counts.cumsum(0) - counts).tolist(), counts.tolist(), strict=True))
+        for start in range(0, len(weights), _ROWS):
+            rows = slice(start, start + _ROWS)
+            for block, first, count in runs:
+                columns = slice(first, first + count)
+                part = (grams[:, rows, columns] * roots[rows, columns]).flatten(1)
+                self.cross[block] += (part[a] @ part[b].T).double()
+                own = torch.linalg.vector_norm(part, dim=1).double().square()
+                self.own_a[block] += own[a]
+                self.own_b[block] += own[b]
+
     def debiased(self, within_a: Tensor, within_b: Tensor, blocks: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return debiased CKA and the same without each block; NaN where undefined.
 

@@ -177,7 +177,8 @@ class FrozenProbe:
 def scaler(features: np.ndarray) -> dict[str, np.ndarray]:
     """Return ``mean`` and ``deviation`` [d] of features [m, d]; 1 for a feature that is constant."""
     deviation = features.std(axis=0)
-    deviation[deviation == 0] = 1  # constant in training, it gets no weight that matters
+    # Constant in training, it gets no weight that matters; its mean may be rounded, so that it seems to deviate.
+    deviation[(features == features[0]).all(axis=0) | (deviation == 0)] = 1
     return {"mean": features.mean(axis=0), "deviation": deviation}
 
 

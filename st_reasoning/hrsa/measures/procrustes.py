@@ -19,6 +19,10 @@ from st_reasoning.hrsa.measures.columns import column_means
 from st_reasoning.hrsa.measures.moments import NO_VARIANCE, Moments, means, summed
 
 
+class NoVarianceError(InputError):
+    """Rows that determine no map, or that no map can be scored on, because they do not differ."""
+
+
 @dataclass(frozen=True)
 class ProcrustesFit:
     """An orthogonal map fitted on some rows and scored on others.
@@ -109,7 +113,8 @@ def solve(train: Sequence[Moments], test: Sequence[Moments]) -> ProcrustesFit:
         test: Moments of the rows to score on.
 
     Raises:
-        InputError: without variance in the training rows or around their mean in the held-out rows of y.
+        NoVarianceError: without variance in the training rows or around their mean in the held-out rows of y.
+        InputError: for too few rows.
     """
     train_rows, test_rows = (int(sum(part.rows for part in parts)) for parts in (train, test))
     if train_rows < 2 or test_rows < 1:
@@ -118,12 +123,12 @@ def solve(train: Sequence[Moments], test: Sequence[Moments]) -> ProcrustesFit:
     fit, held_out = summed(train, *centre), summed(test, *centre)
     for name, square, mean in (("x", fit.xx, centre[0]), ("y", fit.yy, centre[1])):
         if square <= NO_VARIANCE * (square + fit.rows * mean.square().sum()):
-            raise InputError(f"{name}: expected training rows that differ, got the same row {train_rows} times")
+            raise NoVarianceError(f"{name}: expected training rows that differ, got the same row {train_rows} times")
     left, singular, right = _svd(fit.xy)
     fitted = left @ right
     scale = float(singular.sum() / fit.xx)
     if held_out.yy <= NO_VARIANCE * (held_out.yy + held_out.rows * centre[1].square().sum()):
-        raise InputError("y: expected held-out rows that differ from the training mean, got none")
+        raise NoVarianceError("y: expected held-out rows that differ from the training mean, got none")
     error = scale**2 * held_out.xx + held_out.yy - 2 * scale * (fitted * held_out.xy).sum()
     threshold = singular[0] * len(singular) * torch.finfo(torch.float64).eps
     # Rank cannot exceed the rows that are left after centring; rounding of a huge leading value may say
@@ -167,8 +172,10 @@ def entropy_gradient(fit: ProcrustesFit) -> Tensor:
 def inverse_row_entropy(orthogonal: Tensor) -> float:
     """Return how close an orthogonal matrix [d, d] is to a permutation (arXiv 2601.21192).
 
-    H_inv = 1 - mean_i(-sum_j O_ij^2 ln O_ij^2) / ln d.
+    H_inv = 1 - mean_i(-sum_j O_ij^2 ln O_ij^2) / ln d, NaN at d = 1, where every map is a permutation.
     """
+    if len(orthogonal) == 1:
+        return math.nan
     entropy = torch.special.entr(orthogonal.double().square()).sum(dim=1).mean()
     return 1 - float(entropy) / math.log(orthogonal.shape[0])
 

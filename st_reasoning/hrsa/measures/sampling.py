@@ -13,6 +13,12 @@ def hashed(keys: Tensor, seed: int) -> Tensor:
     return torch.from_numpy(hashed_array(keys.cpu().numpy(), seed)).to(keys.device)
 
 
+def spread(n: int, most: int) -> Tensor:
+    """Return places from 0 to n - 1, at most so many, evenly spaced, ascending."""
+    count = min(n, most)
+    return torch.arange(count) * n // max(1, count)
+
+
 def chosen(keys: Tensor, share: float, seed: int) -> Tensor:
     """Return booleans [n] that are true for about a share of the keys."""
     return hashed(keys, seed).double() / 2.0**64 + 0.5 < share
