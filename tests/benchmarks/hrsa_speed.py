@@ -1,7 +1,7 @@
 """HRSA against the published procedure: `python tests/benchmarks/hrsa_speed.py FOLDER [SENTENCES]` (a causal LM).
 
 With `--width 2048 --layers 4` only the forward passes and `fast` are timed, of a model of that shape with random
-weights: passes cost as the square of the width and measures as the width, so what `fast` adds shrinks with it.
+weights: passes cost as the square of the width, most measures as the width, and Procrustes, by its SVDs, as its cube.
 
 Compares the model with a copy that has 5 % of noise on its weights. The published procedure is the one that
 HKUST-KnowComp/Reasoning-Embedding describes: for each measure both models are loaded and run, all states are kept, CKA
