@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from st_reasoning.backbone import resolve
-from st_reasoning.study.recipe import Pair
+from st_reasoning.study.recipe import Pair, StudyRecipe
 
 ARMS = ("base", "reasoning")
 
@@ -25,3 +25,10 @@ def arm_label(pair: Pair, arm: str) -> str:
     if arm == "reasoning" and pair.reasoning.backbone is None:
         return pair.name
     return backbone_label(pair.base if arm == "base" else str(pair.reasoning.backbone))
+
+
+def embedders_of(recipe: StudyRecipe) -> list[tuple[str, str]]:
+    """Return every embedder of a study, once: the label of its backbone and ``untrained`` or ``seed-N``."""
+    labels = dict.fromkeys(arm_label(pair, arm) for pair in recipe.pairs for arm in ARMS)
+    parts = ("untrained", *(f"seed-{seed}" for seed in recipe.seeds))
+    return [(label, part) for label in labels for part in parts]

@@ -25,7 +25,7 @@ from st_reasoning.results.reading import Results, TaskScores, read_results
 from st_reasoning.results.resampled import Resampled
 from st_reasoning.results.tasks import TaskInfo, benchmark_infos, task_infos
 from st_reasoning.study import published
-from st_reasoning.study.labels import ARMS, arm_label
+from st_reasoning.study.labels import ARMS, arm_label, embedders_of
 from st_reasoning.study.plan import Outcome, ended_well
 from st_reasoning.study.recipe import Pair, StudyRecipe
 
@@ -157,22 +157,21 @@ def _runs(
     Of several runs from one folder, the one is meant that the folder still holds.
     """
     found: dict[tuple[str, str], Run] = {}
-    for label in dict.fromkeys(arm_label(pair, arm) for pair in recipe.pairs for arm in ARMS):
-        for part in ("untrained", *(f"seed-{seed}" for seed in recipe.seeds)):
-            # Of a step that failed an earlier result may still lie there, of another embedder.
-            if not ended_well(f"evaluate/{label}/{part}", outcomes):
-                continue
-            place = ("embedders", label, part)
-            several = [
-                run
-                for run in results.runs
-                if run.source is not None and run.source.parts[-3:] == place and run.experiment is None
-            ]
-            if len(several) > 1 and output.joinpath(*place).is_dir():
-                revision = folder_hash(output.joinpath(*place))
-                several = [run for run in several if run.revision == revision]
-            if len(several) == 1:
-                found[label, part] = several[0]
+    for label, part in embedders_of(recipe):
+        # Of a step that failed an earlier result may still lie there, of another embedder.
+        if not ended_well(f"evaluate/{label}/{part}", outcomes):
+            continue
+        place = ("embedders", label, part)
+        several = [
+            run
+            for run in results.runs
+            if run.source is not None and run.source.parts[-3:] == place and run.experiment is None
+        ]
+        if len(several) > 1 and output.joinpath(*place).is_dir():
+            revision = folder_hash(output.joinpath(*place))
+            several = [run for run in several if run.revision == revision]
+        if len(several) == 1:
+            found[label, part] = several[0]
     return found
 
 

@@ -11,7 +11,7 @@ from st_reasoning.config import to_mapping, versions
 from st_reasoning.results.words import ASSUMED, row_mapping
 from st_reasoning.results.words import to_mapping as comparison_mapping
 from st_reasoning.study.answers import pair_answer, study_answer, undecided
-from st_reasoning.study.labels import ARMS, arm_label
+from st_reasoning.study.labels import ARMS, arm_label, embedders_of
 from st_reasoning.study.mechanism import hierarchy, mechanism
 from st_reasoning.study.paper_form import cells
 from st_reasoning.study.plan import Outcome, ended_well
@@ -144,17 +144,15 @@ def _lost(recipe: StudyRecipe, outcomes: Outcomes, scores: Scores) -> list[dict[
 
     Without a word, their seeds would be in no statistic.
     """
-    labels = dict.fromkeys(arm_label(pair, arm) for pair in recipe.pairs for arm in ARMS)
     found = []
-    for label in labels:
-        for part in ("untrained", *(f"seed-{seed}" for seed in recipe.seeds)):
-            step = f"evaluate/{label}/{part}"
-            if ended_well(step, outcomes) and (label, part) not in scores.runs:
-                reason = (
-                    "the results hold no scores of the embedder as it lies there: it was written anew since, or they "
-                    f"were taken away; remove steps/{step}.json to have it evaluated again"
-                )
-                found.append({"step": step, "state": "failed", "reason": reason, "lacks": lacks(step)})
+    for label, part in embedders_of(recipe):
+        step = f"evaluate/{label}/{part}"
+        if ended_well(step, outcomes) and (label, part) not in scores.runs:
+            reason = (
+                "the results hold no scores of the embedder as it lies there: it was written anew since, or they were "
+                f"taken away; remove steps/{step}.json to have it evaluated again"
+            )
+            found.append({"step": step, "state": "failed", "reason": reason, "lacks": lacks(step)})
     return found
 
 

@@ -169,10 +169,11 @@ def card(record: dict[str, Any], *, licence: str | None = None) -> str:
     method = {"sft": "Supervised fine-tuning", "rlvr": "Reinforcement learning with verifiable rewards (GRPO)"}
     recipe = record["recipe"]
     settings = "\n".join(f"- {name}: {value}" for name, value in recipe.items())
+    licensed = f"license: {licence}\n" if licence else ""
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
-{f"license: {licence}" + chr(10) if licence else ""}tags:
+{licensed}tags:
 - st-reasoning
 - {record["method"]}
 ---
