@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from st_reasoning.hrsa import exact, fast
+from st_reasoning.hrsa.cores import Cores
 from st_reasoning.hrsa.correlation import correlations
 from st_reasoning.hrsa.facts import Columns, facts
 from st_reasoning.hrsa.fast import CKA
@@ -41,7 +42,13 @@ class AllLayers:
 
     @classmethod
     def of(
-        cls, stores: Stores, tokens: Tokens, pairs: list[tuple[int, int]], settings: Settings, watch: Stopwatch
+        cls,
+        stores: Stores,
+        tokens: Tokens,
+        pairs: list[tuple[int, int]],
+        settings: Settings,
+        watch: Stopwatch,
+        cores: Cores,
     ) -> AllLayers:
         """Measure.
 
@@ -51,28 +58,28 @@ class AllLayers:
             pairs: The matched layers.
             settings: Of the panel.
             watch: Where to add the seconds of each part.
+            cores: Where to work.
         """
         n, n_kept = len(tokens.order), tokens.kept
         with watch.part("columns"):
-            columns = _both_sides(stores, tokens, n)
+            columns = _both_sides(stores, tokens, n, cores)
         with watch.part("sensitivity"):
-            kept = columns if n_kept == n else _both_sides(stores, tokens, n_kept) if tokens.usable else None
+            kept = columns if n_kept == n else _both_sides(stores, tokens, n_kept, cores) if tokens.usable else None
         correlation = kept_correlation = None
         if stores[0].width == stores[1].width:
+            wanted = [(columns, n)] if kept is None or n_kept == n else [(columns, n), (kept, n_kept)]
             with watch.part("dimension_correlation"):
-                kept_correlation = correlation = correlations(stores, columns, tokens, n)
-            with watch.part("sensitivity"):
-                if n_kept < n:
-                    kept_correlation = correlations(stores, kept, tokens, n_kept) if kept is not None else None
+                found = [*cores.map(lambda of: correlations(stores, of[0], tokens, of[1]), wanted)]
+            correlation, kept_correlation = found[0], None if kept is None else found[-1]
         batches = None
         if settings.estimator == "fast" or len(torch.unique(tokens.sentences)) >= FEWEST_SENTENCES:
             batches = draw_minibatches(tokens.sentences, size=settings.minibatch, seed=settings.seed)
         with watch.part("linear_cka"):
             if settings.estimator == "fast":
                 assert batches is not None
-                cka = fast.linear_cka(stores, columns, kept, pairs, tokens, batches, seed=settings.seed)
+                cka = fast.linear_cka(stores, columns, kept, pairs, tokens, batches, cores, seed=settings.seed)
             else:
-                cka = exact.linear_cka(stores, columns, kept, pairs, tokens)
+                cka = exact.linear_cka(stores, columns, kept, pairs, tokens, cores)
         return cls(columns, kept, cka.whole, cka.kept, cka.standardised, correlation, kept_correlation, batches)
 
     def effective_ranks(self, a: int, b: int) -> tuple[float | None, float | None]:
@@ -99,8 +106,8 @@ class AllLayers:
         return found
 
 
-def _both_sides(stores: Stores, tokens: Tokens, n: int) -> tuple[list[Columns], list[Columns]]:
-    return facts(stores[0], tokens.sentences[:n]), facts(stores[1], tokens.sentences[:n])
+def _both_sides(stores: Stores, tokens: Tokens, n: int, cores: Cores) -> tuple[list[Columns], list[Columns]]:
+    return facts(stores[0], tokens.sentences[:n], cores), facts(stores[1], tokens.sentences[:n], cores)
 
 
 def _rows(matrix: Tensor) -> list[list[float | None]]:

@@ -5,9 +5,11 @@ Symbols: n tokens looked at, m texts, d width, L layers, G blocks of sentences.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -16,13 +18,14 @@ from tqdm.auto import tqdm
 from st_reasoning.hrsa import fast, probing
 from st_reasoning.hrsa.all_layers import AllLayers, Stores
 from st_reasoning.hrsa.basis import Basis, procrustes
+from st_reasoning.hrsa.cores import Cores
 from st_reasoning.hrsa.correlation import paired_correlation
 from st_reasoning.hrsa.entries import Entries, cka_chances, sensitivity_of
 from st_reasoning.hrsa.facts import Columns
 from st_reasoning.hrsa.inference import Intervals, described
-from st_reasoning.hrsa.local import Neighbours
+from st_reasoning.hrsa.local import Found, Local, Neighbours
 from st_reasoning.hrsa.measures.sampling import spread
-from st_reasoning.hrsa.probing import Probe
+from st_reasoning.hrsa.probing import Probe, Probed
 from st_reasoning.hrsa.settings import Settings, Stopwatch
 from st_reasoning.hrsa.tokens import Tokens
 
@@ -48,6 +51,7 @@ def measure(
     settings: Settings,
     tokens_seen: int,
     watch: Stopwatch,
+    cores: Cores,
     progress: bool,
 ) -> dict[str, Any]:
     """Return layers, matrices, sensitivity, sinks, intervals, jackknife, sample and omitted.
@@ -65,60 +69,31 @@ def measure(
         settings: Of the panel.
         tokens_seen: Of which those looked at are a sample, if there are more.
         watch: Where to add the seconds of each part.
+        cores: Where to work.
         progress: Whether to show a bar over the layers.
     """
     pairs = matched_layers(len(stores[0]), len(stores[1]))
     same_width = stores[0].width == stores[1].width
-    shared = AllLayers.of(stores, tokens, pairs, settings, watch)
+    shared = AllLayers.of(stores, tokens, pairs, settings, watch, cores)
     intervals = Intervals(tokens.weights(), len(pairs))
     near = Neighbours(stores, shared.columns, tokens, settings)
     probe = None
     if pooled is not None and labels is not None and same_width and pooled[0].width == pooled[1].width:
         probe = Probe(stores, tokens, pooled, pooled_texts, labels, settings)
-    layers, sensitivity = [], []
-    for number, (a, b) in enumerate(tqdm(pairs, desc="layers", disable=not progress)):
-        bases: tuple[Basis | None, Basis | None, Basis | None] = (None, None, None)
-        if same_width:
-            with watch.part("procrustes"):
-                bases = procrustes(stores, tokens, (shared.columns[0][a], shared.columns[1][b]), (a, b))
-        with watch.part("knn_overlap"):
-            local = near.overlap(a, b)
-        with watch.part("chance"):
-            n = len(tokens.order)
-            states = stores[0].read(a, 0, n), stores[1].read(b, 0, n)
-            columns = shared.columns[0][a], shared.columns[1][b]
-            chances = _chances(states, tokens, columns, shared.batches, standardised=True)
-            chances_kept = chances
-            if (kept := shared.kept_columns) is not None and tokens.kept < n:
-                chances_kept = _chances(states, tokens.without_sinks(), (kept[0][a], kept[1][b]), shared.batches)
-            del states
-        with watch.part("linear_probe"):
-            probed = None if probe is None else probe.layer(intervals, number, a, b)
-        entries = Entries(intervals, number)
-        layers.append(
-            {
-                "layer": number,
-                "matched_layer": b,
-                "dimension_correlation": entries.correlation(shared, a, b, chances["dimension_correlation"], names),
-                "procrustes": entries.basis("procrustes", bases[0]),
-                "linear_cka": entries.cka("linear_cka", shared.whole, a, b)
-                | cka_chances(shared, a, b, tokens, chances),
-                "knn_overlap": entries.overlaps(local, len(tokens.order)),
-                "linear_probe": None if probed is None else probed.pooled,
-            }
-        )
-        found = sensitivity_of(shared, tokens, entries, (a, b), names, local, bases[1:], (chances, chances_kept))
-        found |= {
-            probing.WITHOUT_SINKS: None if probed is None else probed.without_sinks,
-            f"{probing.ADDRESS}_standardised": None if probed is None else probed.standardised,
-        }
-        sensitivity.append(found)
-    usable = tokens.usable
+    work = _Layers(stores, tokens, shared, near, probe, intervals, names, watch)
+    # Layers that are matched with the same one follow each other: it is searched once for all of them.
+    runs = [[*run] for _, run in itertools.groupby(enumerate(pairs), key=lambda entry: entry[1][1])]
+    found: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    with tqdm(total=len(pairs), desc="layers", disable=not progress) as bar:
+        for run in cores.map(work.measure, runs):
+            found += run
+            bar.update(len(run))
+    layers, sensitivity = ([*part] for part in zip(*found, strict=True))
     return {
         "layers": layers,
         "matrices": shared.matrices(intervals),
         "sensitivity": sensitivity,
-        "sinks_left_out": len(tokens.order) - tokens.kept if usable else None,
+        "sinks_left_out": len(tokens.order) - tokens.kept if tokens.usable else None,
         "sinks": {
             "tokens": len(tokens.order) - tokens.kept,
             "positions": {
@@ -133,9 +108,92 @@ def measure(
         },
         "intervals": described(tokens.block_count, intervals.left_out),
         "jackknife": intervals.to_mapping(),
-        "omitted": _omitted(stores, pooled, labels, probe, usable=usable, searched=near.searched_without_sinks)
+        "omitted": _omitted(stores, pooled, labels, probe, usable=tokens.usable, searched=near.searched_without_sinks)
         | _without_variance(shared.columns, names),
     }
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """Measures matched layers; may do so for several at a time, in threads of their own.
+
+    Attributes:
+        stores: The states of the two models.
+        tokens: Which rows are what.
+        shared: What was measured for all layers at once.
+        near: Finds neighbours.
+        probe: None without labels.
+        intervals: Takes what is left without each block.
+        names: What the two models are called.
+        watch: Where to add the seconds of each part.
+    """
+
+    stores: Stores
+    tokens: Tokens
+    shared: AllLayers
+    near: Neighbours
+    probe: Probe | None
+    intervals: Intervals
+    names: tuple[str, str]
+    watch: Stopwatch
+
+    def measure(self, run: Sequence[tuple[int, tuple[int, int]]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Return the layer and its sensitivity for each number and pair (a, b) of layers, b the same for all."""
+        near_b: Found | None = None
+        found = []
+        for number, (a, b) in run:
+            columns = self.shared.columns[0][a], self.shared.columns[1][b]
+            bases: tuple[Basis | None, Basis | None, Basis | None] = (None, None, None)
+            if self.stores[0].width == self.stores[1].width:
+                with self.watch.part("procrustes"):
+                    bases = procrustes(self.stores, self.tokens, columns, (a, b))
+            with self.watch.part("knn_overlap"):
+                near_b = self.near.search(1, b) if near_b is None else near_b
+                local = self.near.overlap(self.near.search(0, a), near_b)
+            with self.watch.part("chance"):
+                chances = self._chances(a, b)
+            with self.watch.part("linear_probe"):
+                probed = None if self.probe is None else self.probe.layer(self.intervals, number, a, b)
+            found.append(self._entries(number, a, b, bases, local, chances, probed))
+        return found
+
+    def _chances(self, a: int, b: int) -> tuple[dict[str, float], dict[str, float]]:
+        """Return what the measures say of tokens of different sentences, of all of them and without sinks."""
+        n, kept, batches = len(self.tokens.order), self.shared.kept_columns, self.shared.batches
+        states = self.stores[0].read(a, 0, n), self.stores[1].read(b, 0, n)
+        columns = self.shared.columns[0][a], self.shared.columns[1][b]
+        every = _chances(states, self.tokens, columns, batches, standardised=True)
+        if kept is None or self.tokens.kept == n:
+            return every, every
+        return every, _chances(states, self.tokens.without_sinks(), (kept[0][a], kept[1][b]), batches)
+
+    def _entries(
+        self,
+        number: int,
+        a: int,
+        b: int,
+        bases: tuple[Basis | None, Basis | None, Basis | None],
+        local: Local,
+        chances: tuple[dict[str, float], dict[str, float]],
+        probed: Probed | None,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        shared, tokens, names = self.shared, self.tokens, self.names
+        entries = Entries(self.intervals, number)
+        layer = {
+            "layer": number,
+            "matched_layer": b,
+            "dimension_correlation": entries.correlation(shared, a, b, chances[0]["dimension_correlation"], names),
+            "procrustes": entries.basis("procrustes", bases[0]),
+            "linear_cka": entries.cka("linear_cka", shared.whole, a, b) | cka_chances(shared, a, b, tokens, chances[0]),
+            "knn_overlap": entries.overlaps(local, len(tokens.order)),
+            "linear_probe": None if probed is None else probed.pooled,
+        }
+        sensitivity = sensitivity_of(shared, tokens, entries, (a, b), names, local, bases[1:], chances)
+        sensitivity |= {
+            probing.WITHOUT_SINKS: None if probed is None else probed.without_sinks,
+            f"{probing.ADDRESS}_standardised": None if probed is None else probed.standardised,
+        }
+        return layer, sensitivity
 
 
 def matched_layers(count_a: int, count_b: int) -> list[tuple[int, int]]:

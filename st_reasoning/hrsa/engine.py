@@ -17,6 +17,7 @@ from torch import Tensor
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa import compute
 from st_reasoning.hrsa.chunk import Chunk
+from st_reasoning.hrsa.cores import Cores
 from st_reasoning.hrsa.measures.sampling import hashed
 from st_reasoning.hrsa.settings import Settings, Stopwatch
 from st_reasoning.hrsa.store import Store
@@ -142,25 +143,27 @@ class Engine:
         if self._stores is None or self._norms is None:
             raise InputError("texts: expected at least one chunk before compute, got none")
         tokens = Tokens.arrange(self._keys // _PLACES, self._keys % _PLACES, self._types, self._norms, self.settings)
-        for store in self._stores:
-            store.arrange(tokens.order)
-        # From here on rows are in the order of tokens, also for chunks that come later.
-        self._keys, self._types, self._ranks = (
-            values[tokens.order] for values in (self._keys, self._types, self._ranks)
-        )
-        self._norms = (self._norms[0][:, tokens.order], self._norms[1][:, tokens.order])
-        return compute.measure(
-            self._stores,
-            tokens,
-            pooled=self._pooled,
-            pooled_texts=torch.tensor(self._pooled_texts, dtype=torch.int64),
-            labels=self.labels,
-            names=self.names,
-            settings=self.settings,
-            tokens_seen=self.tokens_seen,
-            watch=self.watch,
-            progress=self.progress,
-        )
+        with Cores() as cores:
+            for store in self._stores:
+                store.arrange(tokens.order, over=cores.map)
+            # From here on rows are in the order of tokens, also for chunks that come later.
+            self._keys, self._types, self._ranks = (
+                values[tokens.order] for values in (self._keys, self._types, self._ranks)
+            )
+            self._norms = (self._norms[0][:, tokens.order], self._norms[1][:, tokens.order])
+            return compute.measure(
+                self._stores,
+                tokens,
+                pooled=self._pooled,
+                pooled_texts=torch.tensor(self._pooled_texts, dtype=torch.int64),
+                labels=self.labels,
+                names=self.names,
+                settings=self.settings,
+                tokens_seen=self.tokens_seen,
+                watch=self.watch,
+                cores=cores,
+                progress=self.progress,
+            )
 
     def _open(self, chunk: Chunk) -> None:
         folder = Path(self._folder.name)

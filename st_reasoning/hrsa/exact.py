@@ -6,17 +6,19 @@ diagonal, rows of X less any one centre; k its row sums, a its diagonal.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from st_reasoning.hrsa import measures
+from st_reasoning.hrsa.cores import Cores
 from st_reasoning.hrsa.facts import Columns
 from st_reasoning.hrsa.fast import CKA, AllCKA
-from st_reasoning.hrsa.measures.columns import FLOAT32_RUN, products, row_blocks
+from st_reasoning.hrsa.measures.columns import FLOAT32_RUN, empty, products, row_blocks
 from st_reasoning.hrsa.measures.minibatch import block_products, block_sums, ratio, without
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
@@ -33,6 +35,7 @@ def linear_cka(
     kept: tuple[list[Columns], list[Columns]] | None,
     pairs: Sequence[tuple[int, int]],
     tokens: Tokens,
+    cores: Cores,
 ) -> AllCKA:
     """Return CKA of all rows, of those that are no sinks, and of matched layers with standardised columns.
 
@@ -42,6 +45,7 @@ def linear_cka(
         kept: Over the rows that are no sinks, which come first; None if there are too few of them.
         pairs: The matched layers.
         tokens: Their blocks.
+        cores: Where to work.
     """
     n, n_kept, count_a = len(tokens.order), tokens.kept, len(stores[0])
 
@@ -54,19 +58,20 @@ def linear_cka(
 
     plain = about(columns)
     guards = about(kept) if kept is not None and n_kept < n else None
-    whole, guarded = _sums(plain, count_a, tokens, guards)
+    whole, guarded = _sums(plain, count_a, tokens, cores, guards)
     every = _result(whole, plain, count_a, tokens, n)
     without_sinks = None if kept is None else every
     if guards is not None and guarded is not None:
         without_sinks = _result(guarded, guards, count_a, tokens, n_kept)
-    standardised = []
-    for pair in pairs:
+
+    def standardised(pair: tuple[int, int]) -> CKA:
         sources = [
             _Source(store, layer, side[layer].mean, side[layer].factors)
             for store, layer, side in zip(stores, pair, columns, strict=True)
         ]
-        standardised.append(_result(_sums(sources, 1, tokens)[0], sources, 1, tokens, n))
-    return AllCKA(every, without_sinks, standardised)
+        return _result(_sums_of_pair(sources, tokens), sources, 1, tokens, n)
+
+    return AllCKA(every, without_sinks, [*cores.map(standardised, pairs)])
 
 
 @dataclass(frozen=True)
@@ -114,53 +119,96 @@ class _Sums:
         zero = torch.zeros((), dtype=torch.float64).new_zeros
         return cls(zero(blocks, count_a, count - count_a), zero(blocks, count))
 
-    def add(self, tiles: Tensor, left: _Unit, right: _Unit, count_a: int) -> None:
-        """Add tiles [L, r, c] of the rows of one unit with those of another one, or of the same."""
-        for first, last, block in left:
-            for begin, end, other in right:
-                part = tiles[:, first - left[0][0] : last - left[0][0], begin - right[0][0] : end - right[0][0]]
-                cross, own = _products(part, count_a)
-                # K is symmetric: a tile beside the diagonal stands for the one below it too.
-                for of in [block] if left is right else [block, other]:
-                    self.cross[of] += cross
-                    self.own[of] += own
+    def add(self, found: Iterable[tuple[int, Tensor, Tensor]]) -> None:
+        """Add what :func:`_tile_sums` found."""
+        for block, cross, own in found:
+            self.cross[block] += cross
+            self.own[block] += own
 
 
 def _sums(
-    sources: Sequence[_Source], count_a: int, tokens: Tokens, guards: Sequence[_Source] | None = None
+    sources: Sequence[_Source], count_a: int, tokens: Tokens, cores: Cores, guards: Sequence[_Source] | None = None
 ) -> tuple[_Sums, _Sums | None]:
     """Return the sums over all rows and, with the same layers about their means, over those that are no sinks.
 
     Tiles are made about the means of those that are no sinks, whose variance would be lost behind a mean that sinks
     have moved, and carried over to the means of all.
     """
-    side = max(16, math.isqrt(_TILE_BYTES // (4 * len(sources))))
+    side = max(16, math.isqrt(_TILE_BYTES // (4 * len(sources) * cores.workers)))
     units = _units(tokens, side)
-    buffer = torch.empty(len(sources), max(unit[-1][1] - unit[0][0] for unit in units) ** 2)
     whole = _Sums.zero(tokens.block_count, count_a, len(sources))
     kept = _Sums.zero(tokens.block_count, count_a, len(sources)) if guards is not None else None
     moved = torch.empty(0)
     if guards is not None:
         pairs = zip(guards, sources, strict=True)
-        moved = torch.stack([of.moved_to(source, len(tokens.order)) for of, source in pairs])
-    for number, left in enumerate(units):
-        for right in units[number:]:
-            top, low, start, stop = left[0][0], left[-1][1], right[0][0], right[-1][1]
-            tiles = buffer[:, : (low - top) * (stop - start)].view(len(sources), low - top, stop - start)
-            for source, tile in zip(guards or sources, tiles, strict=True):
-                rows = source.rows(top, low)
-                products(rows, rows if left is right else source.rows(start, stop), out=tile)
-                if left is right:
-                    tile.fill_diagonal_(0)
-            if kept is not None and stop <= tokens.kept:
-                kept.add(tiles, left, right, count_a)
-            if kept is not None:
-                tiles -= moved[:, top:low, None]
-                tiles -= moved[:, None, start:stop]
-                if left is right:
-                    tiles.diagonal(dim1=1, dim2=2).zero_()
-            whole.add(tiles, left, right, count_a)
+        moved = torch.stack([*cores.map(lambda pair: pair[0].moved_to(pair[1], len(tokens.order)), pairs)])
+
+    def tile(pair: tuple[_Unit, _Unit]) -> tuple[list[_TileSum], list[_TileSum]]:
+        left, right = pair
+        top, low, start, stop = left[0][0], left[-1][1], right[0][0], right[-1][1]
+        tiles = empty(len(sources), low - top, stop - start)
+        for source, product in zip(guards or sources, tiles, strict=True):
+            rows = source.rows(top, low)
+            products(rows, rows if left is right else source.rows(start, stop), out=product)
+            if left is right:
+                product.fill_diagonal_(0)
+        if guards is None:
+            return _tile_sums(tiles, left, right, count_a), []
+        of_kept = _tile_sums(tiles, left, right, count_a) if stop <= tokens.kept else []
+        for product, offsets in zip(tiles, moved, strict=True):
+            product.sub_(offsets[top:low, None]).sub_(offsets[start:stop])
+            if left is right:
+                product.fill_diagonal_(0)
+        return _tile_sums(tiles, left, right, count_a), of_kept
+
+    for of_all, of_kept in cores.map(tile, itertools.combinations_with_replacement(units, 2)):
+        whole.add(of_all)
+        if kept is not None:
+            kept.add(of_kept)
     return whole, kept
+
+
+# A block, and sums over some rows of it with some others: [L_a, L_b], and of each side with itself, [L].
+_TileSum = tuple[int, Tensor, Tensor]
+
+
+def _tile_sums(tiles: Tensor, left: _Unit, right: _Unit, count_a: int) -> list[_TileSum]:
+    """Return sums over tiles [L, r, c] of the rows of one unit with those of another one, or of the same."""
+    found = []
+    for first, last, block in left:
+        for begin, end, other in right:
+            part = tiles[:, first - left[0][0] : last - left[0][0], begin - right[0][0] : end - right[0][0]]
+            cross, own = _products(part, count_a)
+            # K is symmetric: a tile beside the diagonal stands for the one below it too.
+            found += [(of, cross, own) for of in ([block] if left is right else [block, other])]
+    return found
+
+
+def _sums_of_pair(sources: Sequence[_Source], tokens: Tokens) -> _Sums:
+    """Return the sums over all rows of two layers.
+
+    From X'Y [d, d] where that is less work than K and L [n, n]: sum_j K_ij L_ij = x_i' (X'Y) y_i.
+    """
+    n, width = len(tokens.order), max(source.store.width for source in sources)
+    if 6 * width > n:
+        with Cores(1) as here:
+            return _sums(sources, 1, tokens, here)[0]
+    parts = list(row_blocks(n, width))
+    pairs = ((0, 1), (0, 0), (1, 1))
+    whole = [torch.zeros(sources[i].store.width, sources[j].store.width, dtype=torch.float64) for i, j in pairs]
+    for part in parts:
+        rows = [source.rows(*part) for source in sources]
+        for total, (i, j) in zip(whole, pairs, strict=True):
+            total += products(rows[i].T, rows[j].T, out=torch.empty(total.shape))
+    by_row = torch.empty(3, n, dtype=torch.float64)
+    for start, stop in parts:
+        rows = [source.rows(start, stop) for source in sources]
+        squares = [side.double().square().sum(dim=1) for side in rows]
+        for found, total, (i, j) in zip(by_row, whole, pairs, strict=True):
+            turned = products(rows[i], total.T.float(), out=torch.empty(stop - start, len(total.T)))
+            found[start:stop] = (turned * rows[j]).sum(dim=1) - squares[i] * squares[j]
+    cross, own_a, own_b = block_sums(by_row, tokens.blocks, tokens.block_count).unbind(dim=1)
+    return _Sums(cross[:, None, None], torch.stack([own_a, own_b], dim=1))
 
 
 def _units(tokens: Tokens, side: int) -> list[_Unit]:
@@ -181,11 +229,11 @@ def _units(tokens: Tokens, side: int) -> list[_Unit]:
 
 def _products(tiles: Tensor, count_a: int) -> tuple[Tensor, Tensor]:
     """Return sums over tiles [L, r, c]: of products of entries of both sides, [L_a, L_b], and of squares, [L]."""
-    flat = tiles.flatten(start_dim=1)
-    cross = torch.zeros(count_a, len(flat) - count_a, dtype=torch.float64)
-    own = torch.zeros(len(flat), dtype=torch.float64)
-    for start in range(0, flat.shape[1], FLOAT32_RUN):
-        run = flat[:, start : start + FLOAT32_RUN]
+    cross = torch.zeros(count_a, len(tiles) - count_a, dtype=torch.float64)
+    own = torch.zeros(len(tiles), dtype=torch.float64)
+    rows = max(1, FLOAT32_RUN // tiles.shape[2])
+    for start in range(0, tiles.shape[1], rows):
+        run = tiles[:, start : start + rows].flatten(start_dim=1)
         cross += (run[:count_a] @ run[count_a:].T).double()
         own += torch.linalg.vector_norm(run, dim=1).double().square()
     return cross, own

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from st_reasoning.hrsa.cores import Cores
 from st_reasoning.hrsa.store import Store
 
 # Rows worked on at a time: what fits in a cache is read from memory once.
@@ -98,7 +99,7 @@ class Columns:
         return found
 
 
-def facts(store: Store, sentences: Tensor) -> list[Columns]:
+def facts(store: Store, sentences: Tensor, cores: Cores) -> list[Columns]:
     """Return the facts of every layer over its first rows, whose sentences [n] are given."""
     numbers = torch.unique(sentences, return_inverse=True)[1]
-    return [Columns.of(store.read(layer, 0, len(sentences)), numbers) for layer in range(len(store))]
+    return [*cores.map(lambda layer: Columns.of(store.read(layer, 0, len(sentences)), numbers), range(len(store)))]

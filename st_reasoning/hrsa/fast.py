@@ -5,17 +5,20 @@ Symbols: n tokens, of which the first n_kept are no sinks; d width; L layers; M 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from st_reasoning.hrsa import measures
+from st_reasoning.hrsa.cores import Cores, Over, each
 from st_reasoning.hrsa.facts import Columns
-from st_reasoning.hrsa.measures.columns import products, zeros
+from st_reasoning.hrsa.measures.columns import empty, products
 from st_reasoning.hrsa.measures.minibatch import PairSums
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
@@ -55,6 +58,7 @@ def linear_cka(
     pairs: Sequence[tuple[int, int]],
     tokens: Tokens,
     batches: Tensor,
+    cores: Cores,
     *,
     seed: int,
 ) -> AllCKA:
@@ -70,6 +74,7 @@ def linear_cka(
         pairs: The matched layers.
         tokens: Their sentences and blocks.
         batches: [M, b], rows of minibatches, -1 where there is none.
+        cores: Where to work.
         seed: Of the sample.
     """
     n, count_a, count_b, blocks = len(tokens.order), len(stores[0]), len(stores[1]), tokens.block_count
@@ -77,35 +82,24 @@ def linear_cka(
     standardised = [PairSums.zero(1, 1, blocks) for _ in pairs]
     guard = kept is not None and tokens.kept < n
     layers = _Layers(stores, columns, kept if kept is not None else columns)
-    buffer = zeros(0)
+    numbered = [*enumerate(pairs), *((None, pair) for pair in _left_over(pairs, count_b))]
+    # Layers that are matched with the same one follow each other.
+    runs = [[*run] for _, run in itertools.groupby(numbered, key=lambda entry: entry[1][1])]
+    buffer = empty(0)
     for tile in _tiles(tokens, batches, count_a + count_b, seed):
-        size = (count_a + count_b + 2) * tile.weights.numel()
+        size = (count_a + count_b) * tile.weights.numel()
         if len(buffer) < size:
-            buffer = zeros(size)
+            del buffer  # before a larger one is made
+            buffer = empty(size)
         grams = buffer[:size].view(-1, *tile.shape)
-        grams, plain = grams[:-2], grams[-2:]
         moved = [torch.zeros(count_a + count_b, *rows.shape) for rows in (tile.rows, tile.columns)]
-        done = [-1, -1]
-        for number, pair in enumerate([*pairs, *_left_over(pairs, count_b)]):
-            for side, layer in enumerate(pair):
-                if layer not in (None, done[side]):
-                    layers.gram(
-                        side,
-                        layer,
-                        tile,
-                        grams[layer + side * count_a],
-                        plain[side],
-                        [m[layer + side * count_a] for m in moved],
-                    )
-                    done[side] = layer
-            if number < len(pairs):
-                tile.add_to(standardised[number], plain, 1, tokens)
+
+        each(cores.map(partial(_fill, layers, tile, grams, moved, standardised, tokens), runs))
         if guard:
-            tile.add_to(guarded, grams, count_a, tokens, below=tokens.kept)
-            grams -= moved[0][..., :, None]
-            grams -= moved[1][..., None, :]
-        tile.add_to(whole, grams, count_a, tokens)
-        del grams, plain  # or they would hold the buffer while a larger one is made
+            tile.add_to(guarded, grams, count_a, tokens, below=tokens.kept, over=cores.map)
+            each(cores.map(partial(_recentre, grams, moved), range(len(grams))))
+        tile.add_to(whole, grams, count_a, tokens, over=cores.map)
+        del grams  # or it would hold the buffer while a larger one is made
 
     share = _share(tokens, n)
     every = _result(whole, _scaled(columns, columns), share, tokens.blocks)
@@ -126,6 +120,38 @@ def linear_cka(
             for sums, pair in zip(standardised, pairs, strict=True)
         ],
     )
+
+
+# Numbers of matched layers, None for a layer of the second model that none of the first is matched with, and layers.
+_Run = Sequence[tuple[int | None, tuple[int | None, int]]]
+
+
+def _fill(
+    layers: _Layers,
+    tile: _Tile,
+    grams: Tensor,
+    moved: Sequence[Tensor],
+    standardised: Sequence[PairSums],
+    tokens: Tokens,
+    run: _Run,
+) -> None:
+    """Write the Gram matrices of some layers to ``grams`` [L, M, r, c], and add up those with standardised columns."""
+    count_a = len(layers.stores[0])
+    plain = empty(2, *tile.shape)
+    found = [-1, -1]
+    for number, pair in run:
+        for side, layer in enumerate(pair):
+            if layer is not None and layer != found[side]:
+                place = layer + side * count_a
+                layers.gram(side, layer, tile, grams[place], plain[side], [offsets[place] for offsets in moved])
+                found[side] = layer
+        if number is not None:
+            tile.add_to(standardised[number], plain, 1, tokens)
+
+
+def _recentre(grams: Tensor, moved: Sequence[Tensor], layer: int) -> None:
+    """Move the Gram matrices of a layer from the mean of the tokens that are no sinks to that of all."""
+    grams[layer].sub_(moved[0][layer, ..., :, None]).sub_(moved[1][layer, ..., None, :])
 
 
 def _left_over(pairs: Sequence[tuple[int, int]], count_b: int) -> list[tuple[None, int]]:
@@ -186,15 +212,25 @@ class _Tile:
     def shape(self) -> torch.Size:
         return self.weights.shape
 
-    def add_to(self, sums: PairSums, grams: Tensor, layers_a: int, tokens: Tokens, *, below: int | None = None) -> None:
+    def add_to(
+        self,
+        sums: PairSums,
+        grams: Tensor,
+        layers_a: int,
+        tokens: Tokens,
+        *,
+        below: int | None = None,
+        over: Over = map,
+    ) -> None:
         """Add the pairs, or those of rows below a number only, to sums; grams are [L, M, r, c]."""
         weights = self.weights
         if below is not None:
             weights = weights * (self.rows < below)[:, :, None] * (self.columns < below)[:, None, :]
-        sums.add(grams.flatten(1, 2), weights.flatten(0, 1), layers_a, tokens.blocks[self.rows.clamp_min(0)].flatten())
+        blocks = tokens.blocks[self.rows.clamp_min(0)].flatten()
+        sums.add(grams.flatten(1, 2), weights.flatten(0, 1), layers_a, blocks, over=over)
         if not self.square:
             for gram, weight, columns in zip(grams.unbind(1), weights, self.columns, strict=True):
-                sums.add_mirrored(gram, weight, layers_a, tokens.blocks[columns])
+                sums.add_mirrored(gram, weight, layers_a, tokens.blocks[columns], over=over)
 
 
 def _tiles(tokens: Tokens, batches: Tensor, layers: int, seed: int) -> Iterator[_Tile]:

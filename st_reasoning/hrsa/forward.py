@@ -19,6 +19,7 @@ from st_reasoning.hrsa.activations import batches, forward, transformer
 from st_reasoning.hrsa.align import Alignment, align
 from st_reasoning.hrsa.cache import StateCache, batch_key, model_key
 from st_reasoning.hrsa.chunk import Chunk
+from st_reasoning.hrsa.cores import Cores
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -213,9 +214,18 @@ def _chunks(a: Arm, b: Arm, alignment: Alignment, share: list[list[int]], *, pro
             bar.update(sum(len(alignment.ids_a[number]) for number in numbers))
 
 
+def _both(a: Arm, b: Arm, ids_a: list[list[int]], ids_b: list[list[int]]) -> tuple[States, States]:
+    """Run both models: on the CPU side by side, half of the threads each, unless they are one and the same."""
+    if a.network is b.network or {a.network.device.type, b.network.device.type} != {"cpu"}:
+        return a.states(ids_a), b.states(ids_b)
+    with Cores(2) as cores:
+        found_a, found_b = cores.map(lambda one: one[0].states(one[1]), ((a, ids_a), (b, ids_b)))
+    return found_a, found_b
+
+
 def _chunk(a: Arm, b: Arm, alignment: Alignment, numbers: list[int]) -> Chunk:
     ids_a, ids_b = ([rows[number] for number in numbers] for rows in (alignment.ids_a, alignment.ids_b))
-    found_a, found_b = a.states(ids_a), b.states(ids_b)
+    found_a, found_b = _both(a, b, ids_a, ids_b)
     tokens_a, tokens_b = found_a.tokens, found_b.tokens
     types = torch.tensor([token for row in ids_a for token in row])
     if alignment.method == "spans":

@@ -116,7 +116,8 @@ class Intervals:
 
     def to_mapping(self) -> dict[str, Any]:
         """Return what paired differences between two panels are made from."""
-        return {"weights": self.weights.tolist(), "left_out": self.left_out}
+        # Layers may be measured side by side: addresses are not noted in the same order each time.
+        return {"weights": self.weights.tolist(), "left_out": dict(sorted(self.left_out.items()))}
 
 
 def described(blocks: int, addresses: Iterable[str]) -> dict[str, Any]:
@@ -126,7 +127,9 @@ def described(blocks: int, addresses: Iterable[str]) -> dict[str, Any]:
         blocks: G.
         addresses: Of all values of the panel; those whose coverage is not nominal are marked.
     """
-    marked = {address: why for address in addresses for name, why in MARKED.items() if fnmatchcase(address, name)}
+    marked = {
+        address: why for address in sorted(addresses) for name, why in MARKED.items() if fnmatchcase(address, name)
+    }
     return {"level": LEVEL, "method": METHOD, "blocks": blocks, "marked": marked}
 
 

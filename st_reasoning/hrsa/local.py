@@ -65,7 +65,7 @@ class Local:
 
 
 class Neighbours:
-    """Finds the neighbours in matched layers; a layer that is matched twice in a row is searched once."""
+    """Finds the neighbours in layers, and what two layers share of them."""
 
     def __init__(
         self,
@@ -86,19 +86,14 @@ class Neighbours:
         self.standardised_questions = _Questions.of(self.standardised_queries, tokens.partners)
         sinks = torch.arange(n) >= tokens.kept
         self.sinks = sinks if tokens.usable and tokens.kept < n and self.sizes[-1] < tokens.kept - 1 else None
-        self._last: tuple[int, _Found] | None = None
 
     @property
     def searched_without_sinks(self) -> bool:
         """Whether overlaps without sinks are known: there are none, or enough other tokens."""
         return self.sinks is not None or self.tokens.kept == len(self.tokens.order)
 
-    def overlap(self, a: int, b: int) -> Local:
-        """Return what the neighbours in layer a of the first and b of the second model show."""
-        x = self._search(0, a)
-        if self._last is None or self._last[0] != b:
-            self._last = b, self._search(1, b)
-        y = self._last[1]
+    def overlap(self, x: Found, y: Found) -> Local:
+        """Return what the neighbours in a layer of the first and of the second model show."""
         n, kept = len(self.tokens.order), self.tokens.kept
         every = self._overlap(x.every, y.every, self.questions)
         without_sinks = every if kept == n else None
@@ -115,7 +110,8 @@ class Neighbours:
             same_type_share=(self._same_type(near_x), self._same_type(near_y)),
         )
 
-    def _search(self, side: int, layer: int) -> _Found:
+    def search(self, side: int, layer: int) -> Found:
+        """Return the neighbours in a layer of the first (0) or second (1) model."""
         x = self.stores[side].read(layer, 0, len(self.tokens.order))
         units = knn.unit_rows(x, f"layer {layer} of model {'ab'[side]}")
         without = [knn.Excluded(types=self.tokens.types)]
@@ -136,7 +132,7 @@ class Neighbours:
         lengths = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         x.div_(lengths.clamp_min(torch.finfo(torch.float32).tiny))
         (standardised,) = near(x, self.standardised_questions, [])
-        return _Found(every, other_types, standardised, *without_sinks)
+        return Found(every, other_types, standardised, *without_sinks)
 
     def _overlap(self, x: _Near, y: _Near, questions: _Questions, *, rows: int | None = None) -> Overlap:
         """Return the overlap of two lists, of queries below ``rows`` alone and with such partners, if that is given."""
@@ -202,7 +198,7 @@ class _Near:
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """Neighbours in one layer; of fewer queries in standardised columns."""
 
     every: _Near

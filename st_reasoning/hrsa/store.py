@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from st_reasoning.hrsa.cores import Over, each
+
 _FLOAT = np.dtype(np.float32)
 
 
@@ -83,13 +85,11 @@ class Store:
         every = np.frombuffer(mapped, dtype=_FLOAT).reshape(-1, self.width)
         return torch.from_numpy(every[rows.numpy()])
 
-    def arrange(self, order: Tensor) -> None:
-        """Keep the rows ``order`` [n] of every layer, in that order."""
+    def arrange(self, order: Tensor, *, over: Over = map) -> None:
+        """Keep the rows ``order`` [n] of every layer, in that order; ``over`` is how to go over the layers."""
         stop = int(order.max()) + 1
-        if torch.equal(order, torch.arange(stop)):
-            return
-        for layer in range(len(self)):
-            self.write_layer(layer, self.read(layer, 0, stop)[order])
+        if not torch.equal(order, torch.arange(stop)):
+            each(over(lambda layer: self.write_layer(layer, self.read(layer, 0, stop)[order]), range(len(self))))
 
 
 def _write(file: int, rows: np.ndarray, at: int) -> None:

@@ -31,9 +31,14 @@ def products(left: Tensor, right: Tensor, *, out: Tensor) -> Tensor:
     return out
 
 
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return memory of NumPy's, which asks for huge pages: large pieces of torch's cost a page fault each 4 kB."""
+    return torch.from_numpy(np.empty(shape, dtype=torch.empty(0, dtype=dtype).numpy().dtype))
+
+
 def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return zeros in memory of NumPy's, which asks for huge pages: large ones of torch cost a page fault each 4 kB."""
-    return torch.from_numpy(np.empty(shape, dtype=torch.empty(0, dtype=dtype).numpy().dtype)).zero_()
+    """Return zeros in memory as :func:`empty` gives it."""
+    return empty(*shape, dtype=dtype).zero_()
 
 
 def column_means(x: Tensor) -> Tensor:

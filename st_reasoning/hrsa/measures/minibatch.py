@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from st_reasoning.errors import InputError
+from st_reasoning.hrsa.cores import Over
 
 # HSIC_1 divides by n (n - 3).
 FEWEST = 4
@@ -92,7 +93,9 @@ class PairSums:
         zero = torch.zeros((), dtype=torch.float64).new_zeros
         return cls(zero(blocks, layers_a, layers_b), zero(blocks, layers_a), zero(blocks, layers_b))
 
-    def add(self, grams: Tensor, weights: Tensor, layers_a: int, blocks: Tensor | None = None) -> None:
+    def add(
+        self, grams: Tensor, weights: Tensor, layers_a: int, blocks: Tensor | None = None, *, over: Over = map
+    ) -> None:
         """Add pairs of some tokens i with some tokens j.
 
         Args:
@@ -100,20 +103,24 @@ class PairSums:
             weights: [r, c], 0 for pairs that do not count.
             layers_a: L_a.
             blocks: [r], the block of each i, from 0 to G - 1; by default all are of block 0.
+            over: How to go over parts of the rows.
         """
         blocks = torch.zeros(len(weights), dtype=torch.int64) if blocks is None else blocks
-        a, b = slice(0, layers_a), slice(layers_a, len(grams))
         roots = weights.sqrt().to(grams.dtype)
-        for start in range(0, len(weights), _ROWS):
-            rows = slice(start, start + _ROWS)
-            # Sums over a row of the Gram matrices are float32, over rows float64.
-            by_row = (grams[:, rows] * roots[rows]).transpose(0, 1)
-            self.cross.index_add_(0, blocks[rows], (by_row[:, a] @ by_row[:, b].transpose(1, 2)).double())
-            own = torch.linalg.vector_norm(by_row, dim=2).double().square()
-            self.own_a.index_add_(0, blocks[rows], own[:, a])
-            self.own_b.index_add_(0, blocks[rows], own[:, b])
+        parts = [slice(start, start + _ROWS) for start in range(0, len(weights), _ROWS)]
 
-    def add_mirrored(self, grams: Tensor, weights: Tensor, layers_a: int, blocks: Tensor) -> None:
+        def sums(rows: slice) -> tuple[Tensor, Tensor]:
+            # Over a row of the Gram matrices in float32, over rows in float64.
+            by_row = (grams[:, rows] * roots[rows]).transpose(0, 1)
+            cross = (by_row[:, :layers_a] @ by_row[:, layers_a:].transpose(1, 2)).double()
+            return cross, torch.linalg.vector_norm(by_row, dim=2).double().square()
+
+        for rows, (cross, own) in zip(parts, over(sums, parts), strict=True):
+            self.cross.index_add_(0, blocks[rows], cross)
+            self.own_a.index_add_(0, blocks[rows], own[:, :layers_a])
+            self.own_b.index_add_(0, blocks[rows], own[:, layers_a:])
+
+    def add_mirrored(self, grams: Tensor, weights: Tensor, layers_a: int, blocks: Tensor, *, over: Over = map) -> None:
         """Add the mirror images of pairs: of the tokens j with the tokens i.
 
         Args:
@@ -121,20 +128,27 @@ class PairSums:
             weights: [r, c].
             layers_a: L_a.
             blocks: [c], the block of each j; quick where tokens of a block follow each other.
+            over: How to go over parts of the rows.
         """
-        a, b = slice(0, layers_a), slice(layers_a, len(grams))
         roots = weights.sqrt().to(grams.dtype)
         names, counts = torch.unique_consecutive(blocks, return_counts=True)
-        runs = list(zip(names.tolist(), (counts.cumsum(0) - counts).tolist(), counts.tolist(), strict=True))
-        for start in range(0, len(weights), _ROWS):
-            rows = slice(start, start + _ROWS)
-            for block, first, count in runs:
-                columns = slice(first, first + count)
+        starts = counts.cumsum(0) - counts
+        runs = [slice(first, first + count) for first, count in zip(starts.tolist(), counts.tolist(), strict=True)]
+        parts = [slice(start, start + _ROWS) for start in range(0, len(weights), _ROWS)]
+
+        def sums(rows: slice) -> list[tuple[Tensor, Tensor]]:
+            found = []
+            for columns in runs:
                 part = (grams[:, rows, columns] * roots[rows, columns]).flatten(1)
-                self.cross[block] += (part[a] @ part[b].T).double()
                 own = torch.linalg.vector_norm(part, dim=1).double().square()
-                self.own_a[block] += own[a]
-                self.own_b[block] += own[b]
+                found.append(((part[:layers_a] @ part[layers_a:].T).double(), own))
+            return found
+
+        for found in over(sums, parts):
+            for block, (cross, own) in zip(names.tolist(), found, strict=True):
+                self.cross[block] += cross
+                self.own_a[block] += own[:layers_a]
+                self.own_b[block] += own[layers_a:]
 
     def debiased(self, within_a: Tensor, within_b: Tensor, blocks: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return debiased CKA and the same without each block; NaN where undefined.
