@@ -159,13 +159,13 @@ class _Layers:
 
     def _chances(self, a: int, b: int) -> tuple[dict[str, float], dict[str, float]]:
         """Return what the measures say of tokens of different sentences, of all of them and without sinks."""
-        n, kept, batches = len(self.tokens.order), self.shared.kept_columns, self.shared.batches
-        states = self.stores[0].read(a, 0, n), self.stores[1].read(b, 0, n)
+        kept, batches = self.shared.kept_columns, self.shared.batches
         columns = self.shared.columns[0][a], self.shared.columns[1][b]
-        every = _chances(states, self.tokens, columns, batches, standardised=True)
-        if kept is None or self.tokens.kept == n:
+        every = _chances(self.stores, (a, b), self.tokens, columns, batches, standardised=True)
+        if kept is None or self.tokens.kept == len(self.tokens.order):
             return every, every
-        return every, _chances(states, self.tokens.without_sinks(), (kept[0][a], kept[1][b]), batches)
+        tokens = self.tokens.without_sinks()
+        return every, _chances(self.stores, (a, b), tokens, (kept[0][a], kept[1][b]), batches)
 
     def _entries(
         self,
@@ -202,7 +202,8 @@ def matched_layers(count_a: int, count_b: int) -> list[tuple[int, int]]:
 
 
 def _chances(
-    states: tuple[Tensor, Tensor],
+    stores: Stores,
+    pair: tuple[int, int],
     tokens: Tokens,
     columns: tuple[Columns, Columns],
     batches: Tensor | None,
@@ -211,20 +212,20 @@ def _chances(
 ) -> dict[str, float]:
     """Return what the measures say of tokens and those of other sentences at the same place, NaN where unknown.
 
-    Linear CKA of ``standardised`` columns too, if that is asked for. States are [n, d_a] and [n, d_b].
+    Linear CKA of ``standardised`` columns too, if that is asked for.
     """
     found = dict.fromkeys(_CHANCES, math.nan)
     rows = (tokens.partners >= 0).nonzero().flatten()
-    x, y = states
-    if len(rows) and x.shape[1] == y.shape[1]:
+    if len(rows) and stores[0].width == stores[1].width:
         some = rows[spread(len(rows), _CHANCE_ROWS)]
-        found["dimension_correlation"] = paired_correlation(x[some], y[tokens.partners[some]], columns)
+        x, y = stores[0].pick(pair[0], some), stores[1].pick(pair[1], tokens.partners[some])
+        found["dimension_correlation"] = paired_correlation(x, y, columns)
     if batches is not None:
         some = batches[: max(1, _CHANCE_ROWS // batches.shape[1])]
-        found["biased"], found["debiased"] = fast.chance_cka(states, columns, some, tokens)
+        found["biased"], found["debiased"] = fast.chance_cka(stores, pair, columns, some, tokens)
         if standardised:
             found["standardised_biased"], found["standardised_debiased"] = fast.chance_cka(
-                states, columns, some, tokens, standardised=True
+                stores, pair, columns, some, tokens, standardised=True
             )
     return found
 

@@ -277,7 +277,8 @@ def _pairs(tokens: Tokens, left: Tensor, right: Tensor) -> float:
 
 
 def chance_cka(
-    states: tuple[Tensor, Tensor],
+    stores: tuple[Store, Store],
+    pair: tuple[int, int],
     columns: tuple[Columns, Columns],
     batches: Tensor,
     tokens: Tokens,
@@ -287,7 +288,8 @@ def chance_cka(
     """Return biased and debiased CKA of a layer's tokens with those of other sentences, see ``Tokens.partners``.
 
     Args:
-        states: [n, d_a] and [n, d_b], the rows of the layers.
+        stores: The two models.
+        pair: The layers.
         columns: Facts of the layers over all n rows.
         batches: [M, b], rows of minibatches, -1 where there is none.
         tokens: With their partners.
@@ -301,9 +303,12 @@ def chance_cka(
         return math.nan, math.nan
     p, share = int(paired.sum()), _pairs(tokens, paired, paired)
     grams, rows_of = [], []
-    for x, found, rows, of in zip(states, columns, (batches, theirs), (torch.arange(n), partners), strict=True):
+    sides = zip(stores, pair, columns, (batches, theirs), (torch.arange(n), partners), strict=True)
+    for store, layer, found, rows, of in sides:
         factors = found.factors.float() if standardised else found.scale
-        picked = x[rows.clamp_min(0).flatten()].sub_(found.mean.float()).mul_(factors).view(*rows.shape, -1)
+        picked = (
+            store.pick(layer, rows.clamp_min(0).flatten()).sub_(found.mean.float()).mul_(factors).view(*rows.shape, -1)
+        )
         grams.append(products(picked, picked, out=torch.empty(*rows.shape, rows.shape[1])))
         centred = torch.stack([found.squares, found.within]) * found.scale**2
         rows_of.append((found.standardised if standardised else centred)[:, of[paired]])

@@ -113,7 +113,7 @@ class Neighbours:
     def search(self, side: int, layer: int) -> Found:
         """Return the neighbours in a layer of the first (0) or second (1) model."""
         x = self.stores[side].read(layer, 0, len(self.tokens.order))
-        units = knn.unit_rows(x, f"layer {layer} of model {'ab'[side]}")
+        units = knn.unit_rows(x, f"layer {layer} of model {'ab'[side]}", out=x)
         without = [knn.Excluded(types=self.tokens.types)]
         if self.sinks is not None:
             without.append(knn.Excluded(rows=self.sinks))
@@ -126,8 +126,8 @@ class Neighbours:
             return [_Near(lists[: len(questions.queries)], lists[of_partners]) for lists in found]
 
         every, other_types, *without_sinks = near(units, self.questions, without)
-        del units
-        found = self.columns[side][layer]
+        del x, units  # read again, so that memory holds the layer once
+        x, found = self.stores[side].read(layer, 0, len(self.tokens.order)), self.columns[side][layer]
         x.sub_(found.mean.float()).mul_(found.factors.float())
         lengths = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         x.div_(lengths.clamp_min(torch.finfo(torch.float32).tiny))

@@ -75,9 +75,14 @@ def knn_overlap(
     return {size: float(shared.jaccard(size).nanmean()) for size in sizes}
 
 
-def unit_rows(x: Tensor, name: str) -> Tensor:
-    """Return x [n, d] with rows of length one, in float32 or, for float64 input, float64."""
-    units = torch.empty(x.shape, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+def unit_rows(x: Tensor, name: str, *, out: Tensor | None = None) -> Tensor:
+    """Return x [n, d] with rows of length one, in float32 or, for float64 input, float64.
+
+    Written to ``out``, which may be x itself, if that is given.
+    """
+    units = out
+    if units is None:
+        units = torch.empty(x.shape, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
     for start, stop in row_blocks(*x.shape):
         block = x[start:stop].double()
         lengths = torch.linalg.vector_norm(block, dim=1, keepdim=True)
