@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from st_reasoning.hrsa.cores import Over, each
+from st_reasoning.hrsa.measures.columns import empty
 
 _FLOAT = np.dtype(np.float32)
 
@@ -66,30 +67,32 @@ class Store:
 
     def read(self, layer: int, start: int, stop: int) -> Tensor:
         """Return rows start..stop [stop - start, d] of a layer."""
-        rows = np.empty((stop - start, self.width), dtype=_FLOAT)
+        rows = empty(stop - start, self.width)
         if start == stop:
-            return torch.from_numpy(rows)  # memoryview cannot look at nothing
-        left = memoryview(rows.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+            return rows  # memoryview cannot look at nothing
+        left = memoryview(rows.numpy().reshape(-1).view(np.uint8))  # type: ignore[arg-type]
         at = start * self.width * _FLOAT.itemsize
         while left:
             done = os.preadv(self._files[layer], [left], at)
             if done == 0:
                 raise OSError(f"{self.folder}: expected {stop} rows of layer {layer}, found fewer")
             left, at = left[done:], at + done
-        return torch.from_numpy(rows)
+        return rows
 
     def pick(self, layer: int, rows: Tensor) -> Tensor:
         """Return some rows [m, d] of a layer by their numbers [m], in any order; no others are copied."""
         # Mapped only while it is read: pages that stay mapped would count as memory of this process.
         mapped = mmap.mmap(self._files[layer], 0, prot=mmap.PROT_READ)
         every = np.frombuffer(mapped, dtype=_FLOAT).reshape(-1, self.width)
-        return torch.from_numpy(every[rows.numpy()])
+        picked = empty(len(rows), self.width)
+        np.take(every, rows.numpy(), axis=0, out=picked.numpy(), mode="clip")
+        return picked
 
     def arrange(self, order: Tensor, *, over: Over = map) -> None:
         """Keep the rows ``order`` [n] of every layer, in that order; ``over`` is how to go over the layers."""
         stop = int(order.max()) + 1
         if not torch.equal(order, torch.arange(stop)):
-            each(over(lambda layer: self.write_layer(layer, self.read(layer, 0, stop)[order]), range(len(self))))
+            each(over(lambda layer: self.write_layer(layer, self.pick(layer, order)), range(len(self))))
 
 
 def _write(file: int, rows: np.ndarray, at: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +13,8 @@ from torch import Tensor
 # Elements per block of float64 work: 2 MB a block. Python's loop does not show, and what stays is small: the memory of
 # larger blocks goes back to the heap, not to the system, and small results then break it up layer after layer.
 BLOCK_ELEMENTS = 1 << 18
+# Bytes from which on memory comes straight from the system.
+_LARGE = 4 << 20
 # Products summed in float32 before float64 takes over: enough for a GEMM to be fast, few enough to keep six digits.
 FLOAT32_RUN = 4096
 
@@ -32,8 +36,17 @@ def products(left: Tensor, right: Tensor, *, out: Tensor) -> Tensor:
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return memory of NumPy's, which asks for huge pages: large pieces of torch's cost a page fault each 4 kB."""
-    return torch.from_numpy(np.empty(shape, dtype=torch.empty(0, dtype=dtype).numpy().dtype))
+    """Return memory, large pieces of it straight from the system, in huge pages, and given back when it is dropped.
+
+    malloc keeps what is dropped of up to 32 MB, in each thread apart, and gives larger pieces in pages of 4 kB.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < _LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):  # Linux has it
+        return torch.empty(shape, dtype=dtype)
+    # Private: what may be shared with another process is not given in huge pages.
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
 def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

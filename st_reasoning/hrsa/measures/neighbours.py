@@ -14,7 +14,7 @@ from torch import Tensor
 
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa.measures._check import check_pair
-from st_reasoning.hrsa.measures.columns import products, row_blocks
+from st_reasoning.hrsa.measures.columns import empty, products, row_blocks
 
 # Similarities held at once: 16 MB, a product wide enough for a GEMM to be fast.
 SIMILARITIES = 1 << 22
@@ -114,7 +114,8 @@ def neighbours(
     parts = list(row_blocks(len(queries), n, SIMILARITIES))
     again, first_of = _repeated(units)
     # One buffer for all parts: pages that are new each time cost as much as a third of the products.
-    buffer = units.new_empty(max((stop - start for start, stop in parts), default=0), n)
+    most = max((stop - start for start, stop in parts), default=0)
+    buffer = empty(most, n, dtype=units.dtype) if units.device.type == "cpu" else units.new_empty(most, n)
     for start, stop in parts:
         rows = queries[start:stop]
         similarity = products(units[rows], units, out=buffer[: stop - start])
