@@ -1,4 +1,4 @@
-"""All HRSA measures of two models whose states are on disk: no model, a layer of each in memory at a time.
+"""All HRSA measures of two models whose states are on disk: no model, a few layers of each in memory at a time.
 
 Symbols: n tokens looked at, m texts, d width, L layers, G blocks of sentences.
 """
@@ -151,13 +151,13 @@ class _Layers:
                 near_b = self.near.search(1, b) if near_b is None else near_b
                 local = self.near.overlap(self.near.search(0, a), near_b)
             with self.watch.part("chance"):
-                chances = self._chances(a, b)
+                chances = self._both_chances(a, b)
             with self.watch.part("linear_probe"):
                 probed = None if self.probe is None else self.probe.layer(self.intervals, number, a, b)
             found.append(self._entries(number, a, b, bases, local, chances, probed))
         return found
 
-    def _chances(self, a: int, b: int) -> tuple[dict[str, float], dict[str, float]]:
+    def _both_chances(self, a: int, b: int) -> tuple[dict[str, float], dict[str, float]]:
         """Return what the measures say of tokens of different sentences, of all of them and without sinks."""
         kept, batches = self.shared.kept_columns, self.shared.batches
         columns = self.shared.columns[0][a], self.shared.columns[1][b]

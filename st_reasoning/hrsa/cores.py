@@ -54,10 +54,12 @@ class Cores:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._pool is not None and self._limits is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._limits.restore_original_limits()
-            torch.set_num_threads(self.threads)
-            self._pool = self._limits = None
+            try:
+                self._pool.shutdown(cancel_futures=True)
+            finally:  # also when somebody does not want to wait for what runs
+                self._limits.restore_original_limits()
+                torch.set_num_threads(self.threads)
+                self._pool = self._limits = None
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield what the function makes of each item, in order; it may run for several items at a time.
@@ -66,4 +68,20 @@ class Cores:
         """
         if self._pool is None:
             return map(function, items)
-        return self._pool.map(function, items)
+        return self._pool.map(_as_here(function), items)
+
+
+def _as_here(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """Return the function, run under what torch keeps by thread: gradients, inference mode and autocast as here."""
+    inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+    autocast, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+
+    def run(item: Item) -> Result:
+        with (
+            torch.inference_mode(inference),
+            torch.set_grad_enabled(gradients),
+            torch.autocast("cpu", dtype=dtype, enabled=autocast),
+        ):
+            return function(item)
+
+    return run

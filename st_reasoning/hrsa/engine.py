@@ -25,6 +25,8 @@ from st_reasoning.hrsa.tokens import Tokens
 
 # Numbers of texts and places in them share an int64, so that one number names a token.
 _PLACES = 1 << 24
+# Bytes that layers measured side by side may take; one layer always may.
+_LAYERS_BYTES = 2 << 30
 
 
 class Engine:
@@ -143,7 +145,8 @@ class Engine:
         if self._stores is None or self._norms is None:
             raise InputError("texts: expected at least one chunk before compute, got none")
         tokens = Tokens.arrange(self._keys // _PLACES, self._keys % _PLACES, self._types, self._norms, self.settings)
-        with Cores() as cores:
+        width = max(store.width for store in self._stores)
+        with Cores(_layers_at_a_time(width, len(tokens.order), tokens.block_count)) as cores:
             for store in self._stores:
                 store.arrange(tokens.order, over=cores.map)
             # From here on rows are in the order of tokens, also for chunks that come later.
@@ -278,6 +281,12 @@ class _Merged:
         for store in old or ():
             store.close()
         return stores[0], stores[1]
+
+
+def _layers_at_a_time(width: int, tokens: int, blocks: int) -> int:
+    """Return how many layers may be in memory; Procrustes needs most of it, for X'Y [d, d] of each block."""
+    each = 4 * width * (2 * tokens + 2 * blocks * width + 40 * width)
+    return max(1, min(4, _LAYERS_BYTES // each))
 
 
 def _device(group: dist.ProcessGroup | None) -> torch.device:

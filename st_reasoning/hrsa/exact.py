@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from st_reasoning.hrsa import measures
-from st_reasoning.hrsa.cores import Cores
+from st_reasoning.hrsa.cores import Cores, Over
 from st_reasoning.hrsa.facts import Columns
 from st_reasoning.hrsa.fast import CKA, AllCKA
 from st_reasoning.hrsa.measures.columns import FLOAT32_RUN, empty, products, row_blocks
@@ -58,18 +58,19 @@ def linear_cka(
 
     plain = about(columns)
     guards = about(kept) if kept is not None and n_kept < n else None
-    whole, guarded = _sums(plain, count_a, tokens, cores, guards)
-    every = _result(whole, plain, count_a, tokens, n)
+    size = _TILE_BYTES // cores.workers
+    whole, guarded = _sums(plain, count_a, tokens, guards, size=size, over=cores.map)
+    every = _result(whole, plain, count_a, tokens, n, over=cores.map)
     without_sinks = None if kept is None else every
     if guards is not None and guarded is not None:
-        without_sinks = _result(guarded, guards, count_a, tokens, n_kept)
+        without_sinks = _result(guarded, guards, count_a, tokens, n_kept, over=cores.map)
 
     def standardised(pair: tuple[int, int]) -> CKA:
         sources = [
             _Source(store, layer, side[layer].mean, side[layer].factors)
             for store, layer, side in zip(stores, pair, columns, strict=True)
         ]
-        return _result(_sums_of_pair(sources, tokens), sources, 1, tokens, n)
+        return _result(_sums_of_pair(sources, tokens, size=size), sources, 1, tokens, n)
 
     return AllCKA(every, without_sinks, [*cores.map(standardised, pairs)])
 
@@ -127,21 +128,28 @@ class _Sums:
 
 
 def _sums(
-    sources: Sequence[_Source], count_a: int, tokens: Tokens, cores: Cores, guards: Sequence[_Source] | None = None
+    sources: Sequence[_Source],
+    count_a: int,
+    tokens: Tokens,
+    guards: Sequence[_Source] | None = None,
+    *,
+    size: int,
+    over: Over = map,
 ) -> tuple[_Sums, _Sums | None]:
     """Return the sums over all rows and, with the same layers about their means, over those that are no sinks.
 
     Tiles are made about the means of those that are no sinks, whose variance would be lost behind a mean that sinks
-    have moved, and carried over to the means of all.
+    have moved, and carried over to the means of all. They are of ``size`` bytes at most; ``over`` is how to go over
+    them.
     """
-    side = max(16, math.isqrt(_TILE_BYTES // (4 * len(sources) * cores.workers)))
+    side = max(16, math.isqrt(size // (4 * len(sources))))
     units = _units(tokens, side)
     whole = _Sums.zero(tokens.block_count, count_a, len(sources))
     kept = _Sums.zero(tokens.block_count, count_a, len(sources)) if guards is not None else None
     moved = torch.empty(0)
     if guards is not None:
         pairs = zip(guards, sources, strict=True)
-        moved = torch.stack([*cores.map(lambda pair: pair[0].moved_to(pair[1], len(tokens.order)), pairs)])
+        moved = torch.stack([*over(lambda pair: pair[0].moved_to(pair[1], len(tokens.order)), pairs)])
 
     def tile(pair: tuple[_Unit, _Unit]) -> tuple[list[_TileSum], list[_TileSum]]:
         left, right = pair
@@ -161,7 +169,7 @@ def _sums(
                 product.fill_diagonal_(0)
         return _tile_sums(tiles, left, right, count_a), of_kept
 
-    for of_all, of_kept in cores.map(tile, itertools.combinations_with_replacement(units, 2)):
+    for of_all, of_kept in over(tile, itertools.combinations_with_replacement(units, 2)):
         whole.add(of_all)
         if kept is not None:
             kept.add(of_kept)
@@ -184,15 +192,15 @@ def _tile_sums(tiles: Tensor, left: _Unit, right: _Unit, count_a: int) -> list[_
     return found
 
 
-def _sums_of_pair(sources: Sequence[_Source], tokens: Tokens) -> _Sums:
+def _sums_of_pair(sources: Sequence[_Source], tokens: Tokens, *, size: int) -> _Sums:
     """Return the sums over all rows of two layers.
 
-    From X'Y [d, d] where that is less work than K and L [n, n]: sum_j K_ij L_ij = x_i' (X'Y) y_i.
+    From X'Y [d, d] where that is less work than K and L [n, n], made in tiles of ``size`` bytes:
+    sum_j K_ij L_ij = x_i' (X'Y) y_i.
     """
     n, width = len(tokens.order), max(source.store.width for source in sources)
     if 6 * width > n:
-        with Cores(1) as here:
-            return _sums(sources, 1, tokens, here)[0]
+        return _sums(sources, 1, tokens, size=size)[0]
     parts = list(row_blocks(n, width))
     pairs = ((0, 1), (0, 0), (1, 1))
     whole = [torch.zeros(sources[i].store.width, sources[j].store.width, dtype=torch.float64) for i, j in pairs]
@@ -239,7 +247,7 @@ def _products(tiles: Tensor, count_a: int) -> tuple[Tensor, Tensor]:
     return cross, own
 
 
-def _result(sums: _Sums, sources: Sequence[_Source], count_a: int, tokens: Tokens, n: int) -> CKA:
+def _result(sums: _Sums, sources: Sequence[_Source], count_a: int, tokens: Tokens, n: int, *, over: Over = map) -> CKA:
     """Return both estimators over the first n rows, and what they are without each block, to first order.
 
     About any centre, with K_i = k_i + a_i the whole row sums::
@@ -251,7 +259,9 @@ def _result(sums: _Sums, sources: Sequence[_Source], count_a: int, tokens: Token
     twice, as a row and as a column; row sums of the others change by as little as one entry.
     """
     blocks, count = tokens.blocks[:n], tokens.block_count
-    diagonal, rows = (torch.stack(found) for found in zip(*(s.squares_and_sums(n) for s in sources), strict=True))
+    diagonal, rows = (
+        torch.stack(found) for found in zip(*over(lambda source: source.squares_and_sums(n), sources), strict=True)
+    )
     full = rows + diagonal
     a, b = slice(0, count_a), slice(count_a, None)
     gone = torch.bincount(blocks, minlength=count).double()

@@ -215,8 +215,12 @@ def _chunks(a: Arm, b: Arm, alignment: Alignment, share: list[list[int]], *, pro
 
 
 def _both(a: Arm, b: Arm, ids_a: list[list[int]], ids_b: list[list[int]]) -> tuple[States, States]:
-    """Run both models: on the CPU side by side, half of the threads each, unless they are one and the same."""
-    if a.network is b.network or {a.network.device.type, b.network.device.type} != {"cpu"}:
+    """Run both models, on the CPU side by side with half of the threads each.
+
+    But not a model beside itself, nor beside another one that the cache takes for it: the second finds what it asks.
+    """
+    same = a.network is b.network or (a.cache is not None and a.key == b.key)
+    if same or {a.network.device.type, b.network.device.type} != {"cpu"}:
         return a.states(ids_a), b.states(ids_b)
     with Cores(2) as cores:
         found_a, found_b = cores.map(lambda one: one[0].states(one[1]), ((a, ids_a), (b, ids_b)))

@@ -1,4 +1,4 @@
-"""States of many layers on disk, one file a layer: memory holds a layer at a time, whatever the number of tokens.
+"""States of many layers on disk, one file a layer: memory holds a few layers at a time, whatever the number of tokens.
 
 The files have no name once they are open, so that a process that is killed leaves nothing behind.
 
@@ -84,6 +84,9 @@ class Store:
         # Mapped only while it is read: pages that stay mapped would count as memory of this process.
         mapped = mmap.mmap(self._files[layer], 0, prot=mmap.PROT_READ)
         every = np.frombuffer(mapped, dtype=_FLOAT).reshape(-1, self.width)
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(every):
+            # The next step takes the nearest row there is, which would be a wrong one.
+            raise IndexError(f"{self.folder}: expected rows from 0 to {len(every) - 1} of layer {layer}, got others")
         picked = empty(len(rows), self.width)
         np.take(every, rows.numpy(), axis=0, out=picked.numpy(), mode="clip")
         return picked

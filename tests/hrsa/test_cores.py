@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import mmap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +16,11 @@ from torch import Tensor
 
 from st_reasoning.hrsa import Engine, Settings
 from st_reasoning.hrsa.cores import Cores
+from st_reasoning.hrsa.engine import _layers_at_a_time
 from st_reasoning.hrsa.exact import _Source, _sums, _sums_of_pair
 from st_reasoning.hrsa.facts import Columns
 from st_reasoning.hrsa.forward import lockstep
+from st_reasoning.hrsa.measures.columns import empty
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
 from tests.hrsa.test_engine import EXACT, FAST, corpus
@@ -77,6 +81,48 @@ def test_one_thread_works_where_it_is() -> None:
         torch.set_num_threads(before)
 
 
+def test_workers_do_under_what_torch_keeps_by_thread(threads: None) -> None:
+    def work(_: int) -> tuple[bool, bool, torch.dtype]:
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+        return torch.is_inference_mode_enabled(), torch.is_grad_enabled(), product.dtype
+
+    with Cores(2) as cores:
+        assert {*cores.map(work, range(4))} == {(False, True, torch.float32)}
+        with torch.no_grad():
+            assert {*cores.map(work, range(4))} == {(False, False, torch.float32)}
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            assert {*cores.map(work, range(4))} == {(True, False, torch.bfloat16)}
+
+
+def test_the_engine_works_in_inference_mode(threads: None) -> None:
+    with torch.inference_mode(), Engine(FAST) as engine:
+        engine.update(corpus())
+        assert len(engine.compute()["layers"]) == 3
+
+
+@pytest.mark.parametrize(("width", "layers"), [(64, 4), (576, 4), (1024, 3), (4096, 1)])
+def test_wide_layers_are_fewer_at_a_time(width: int, layers: int) -> None:
+    assert _layers_at_a_time(width, 16_384, 32) == layers
+
+
+def test_equal_models_with_a_cache_run_one_after_the_other(
+    tiny: SentenceTransformer, texts: list[str], tmp_path: Path, threads: None
+) -> None:
+    twin = copy.deepcopy(tiny)
+    (first, *_), (again, *_) = ([*lockstep(tiny, twin, texts, cache=tmp_path, progress=False)] for _ in range(2))
+    assert torch.equal(first.a, first.b)
+    assert torch.equal(first.a, again.a)
+
+
+def test_memory_needs_no_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stubborn(mmap.mmap):
+        def madvise(self, *_: int) -> None:
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(mmap, "mmap", Stubborn)
+    assert empty(1 << 21).fill_(1).sum() == 1 << 21
+
+
 def values(found: object) -> list[float]:
     """All numbers of a record, in its order."""
     if isinstance(found, dict):
@@ -132,9 +178,8 @@ def test_sums_of_a_pair_by_columns_are_those_by_tiles(tmp_path: Path) -> None:
         facts = Columns.of(store.read(1, 0, n), tokens.sentences)
         sources.append(_Source(store, 1, facts.mean, facts.factors))
     assert n > 6 * sources[0].store.width
-    by_columns = _sums_of_pair(sources, tokens)
-    with Cores(1) as cores:
-        by_tiles = _sums(sources, 1, tokens, cores)[0]
+    by_columns = _sums_of_pair(sources, tokens, size=1 << 20)
+    by_tiles = _sums(sources, 1, tokens, size=1 << 20)[0]
     torch.testing.assert_close(
         by_columns.cross, by_tiles.cross, rtol=1e-4, atol=1e-4 * float(by_tiles.cross.abs().max())
     )
