@@ -38,7 +38,7 @@ class Cores:
 
     def __init__(self, most: int = 4) -> None:
         self.threads = torch.get_num_threads()
-        self.workers = max(1, min(most, self.threads))
+        self.workers = workers(self.threads, most)
         self._pool: ThreadPoolExecutor | None = None
         self._limits: threadpool_limits | None = None
 
@@ -69,6 +69,15 @@ class Cores:
         if self._pool is None:
             return map(function, items)
         return self._pool.map(_as_here(function), items)
+
+
+def workers(threads: int, most: int) -> int:
+    """Return how many workers leave the fewest of some threads idle, each with as many as the others.
+
+    More of them where that is equal, and no fewer than two where there may be two.
+    """
+    counts = range(min(2, threads, most), min(threads, most) + 1)
+    return max(counts, key=lambda count: (threads // count * count, count))
 
 
 def _as_here(function: Callable[[Item], Result]) -> Callable[[Item], Result]:

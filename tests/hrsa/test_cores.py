@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from torch import Tensor
 
 from st_reasoning.hrsa import Engine, Settings
-from st_reasoning.hrsa.cores import Cores
+from st_reasoning.hrsa.cores import Cores, workers
 from st_reasoning.hrsa.engine import _layers_at_a_time
 from st_reasoning.hrsa.exact import _Source, _sums, _sums_of_pair
 from st_reasoning.hrsa.facts import Columns
@@ -37,6 +37,14 @@ def threads() -> Iterator[None]:
 
 def blas_threads() -> list[int]:
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize(
+    ("threads", "most", "expected"),
+    [(1, 4, 1), (8, 1, 1), (2, 4, 2), (3, 2, 2), (5, 4, 4), (6, 4, 3), (7, 4, 3), (8, 4, 4), (64, 4, 4)],
+)
+def test_few_threads_are_left_idle(threads: int, most: int, expected: int) -> None:
+    assert workers(threads, most) == expected
 
 
 def test_results_come_in_order_from_several_threads(threads: None) -> None:
