@@ -5,7 +5,6 @@ Symbols: n tokens looked at, m texts, d width, L layers, G blocks of sentences.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -81,11 +80,9 @@ def measure(
     if pooled is not None and labels is not None and same_width and pooled[0].width == pooled[1].width:
         probe = Probe(stores, tokens, pooled, pooled_texts, labels, settings)
     work = _Layers(stores, tokens, shared, near, probe, intervals, names, watch)
-    # Layers that are matched with the same one follow each other: it is searched once for all of them.
-    runs = [[*run] for _, run in itertools.groupby(enumerate(pairs), key=lambda entry: entry[1][1])]
     found: list[tuple[dict[str, Any], dict[str, Any]]] = []
     with tqdm(total=len(pairs), desc="layers", disable=not progress) as bar:
-        for run in cores.map(work.measure, runs):
+        for run in cores.map(work.measure, fast.by_second(enumerate(pairs))):
             found += run
             bar.update(len(run))
     layers, sensitivity = ([*part] for part in zip(*found, strict=True))

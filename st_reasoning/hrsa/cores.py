@@ -36,7 +36,7 @@ class Cores:
         most: The most workers, because each holds its own piece of work in memory.
     """
 
-    def __init__(self, most: int = 4) -> None:
+    def __init__(self, most: int) -> None:
         self.threads = torch.get_num_threads()
         self.workers = workers(self.threads, most)
         self._pool: ThreadPoolExecutor | None = None

@@ -25,7 +25,8 @@ from st_reasoning.hrsa.tokens import Tokens
 
 # Numbers of texts and places in them share an int64, so that one number names a token.
 _PLACES = 1 << 24
-# Bytes that layers measured side by side may take; one layer always may.
+# Layers measured side by side, and bytes that they may take; one layer always may.
+_LAYERS = 4
 _LAYERS_BYTES = 2 << 30
 
 
@@ -286,7 +287,7 @@ class _Merged:
 def _layers_at_a_time(width: int, tokens: int, blocks: int) -> int:
     """Return how many layers may be in memory; Procrustes needs most of it, for X'Y [d, d] of each block."""
     each = 4 * width * (2 * tokens + 2 * blocks * width + 40 * width)
-    return max(1, min(4, _LAYERS_BYTES // each))
+    return max(1, min(_LAYERS, _LAYERS_BYTES // each))
 
 
 def _device(group: dist.ProcessGroup | None) -> torch.device:

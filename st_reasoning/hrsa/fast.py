@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -83,8 +84,7 @@ def linear_cka(
     guard = kept is not None and tokens.kept < n
     layers = _Layers(stores, columns, kept if kept is not None else columns)
     numbered = [*enumerate(pairs), *((None, pair) for pair in _left_over(pairs, count_b))]
-    # Layers that are matched with the same one follow each other.
-    runs = [[*run] for _, run in itertools.groupby(numbered, key=lambda entry: entry[1][1])]
+    runs = by_second(numbered)
     buffer = empty(0)
     for tile in _tiles(tokens, batches, count_a + count_b, seed):
         size = (count_a + count_b) * tile.weights.numel()
@@ -93,7 +93,6 @@ def linear_cka(
             buffer = empty(size)
         grams = buffer[:size].view(-1, *tile.shape)
         moved = [torch.zeros(count_a + count_b, *rows.shape) for rows in (tile.rows, tile.columns)]
-
         each(cores.map(partial(_fill, layers, tile, grams, moved, standardised, tokens), runs))
         if guard:
             tile.add_to(guarded, grams, count_a, tokens, below=tokens.kept, over=cores.map)
@@ -124,6 +123,15 @@ def linear_cka(
 
 # Numbers of matched layers, None for a layer of the second model that none of the first is matched with, and layers.
 _Run = Sequence[tuple[int | None, tuple[int | None, int]]]
+_Match = TypeVar("_Match", bound=tuple[int | None, tuple[int | None, int]])
+
+
+def by_second(matched: Iterable[_Match]) -> list[list[_Match]]:
+    """Return numbers and pairs of layers, together those that follow each other with one layer of the second model.
+
+    What is found of that layer is then found once.
+    """
+    return [[*run] for _, run in itertools.groupby(matched, key=lambda entry: entry[1][1])]
 
 
 def _fill(

@@ -83,7 +83,7 @@ def test_one_thread_works_where_it_is() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with Cores() as cores:
+        with Cores(4) as cores:
             assert {*cores.map(lambda _: threading.get_ident(), range(3))} == {threading.get_ident()}
     finally:
         torch.set_num_threads(before)

@@ -107,7 +107,7 @@ class PairSums:
         """
         blocks = torch.zeros(len(weights), dtype=torch.int64) if blocks is None else blocks
         roots = weights.sqrt().to(grams.dtype)
-        parts = [slice(start, start + _ROWS) for start in range(0, len(weights), _ROWS)]
+        parts = _parts(weights)
 
         def sums(rows: slice) -> tuple[Tensor, Tensor]:
             # Over a row of the Gram matrices in float32, over rows in float64.
@@ -134,7 +134,7 @@ class PairSums:
         names, counts = torch.unique_consecutive(blocks, return_counts=True)
         starts = counts.cumsum(0) - counts
         runs = [slice(first, first + count) for first, count in zip(starts.tolist(), counts.tolist(), strict=True)]
-        parts = [slice(start, start + _ROWS) for start in range(0, len(weights), _ROWS)]
+        parts = _parts(weights)
 
         def sums(rows: slice) -> list[tuple[Tensor, Tensor]]:
             found = []
@@ -218,6 +218,11 @@ class PairSums:
         found = over(every, lambda sums, _: sums.sum(dim=0, keepdim=True))
         left = over(every - torch.bincount(blocks, minlength=count), without)
         return ratio(*found)[0], ratio(*left), found[1][0], found[2][0]
+
+
+def _parts(weights: Tensor) -> list[slice]:
+    """Return the rows of weights [r, c], a few at a time."""
+    return [slice(start, start + _ROWS) for start in range(0, len(weights), _ROWS)]
 
 
 def without(sums: Tensor, power: float) -> Tensor:
