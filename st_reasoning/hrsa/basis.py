@@ -183,7 +183,7 @@ class _Rows:
         """Yield x [m, d] and y [m, d] of rows from ``first`` to before ``last``, a few at a time."""
         for start, stop in row_blocks(last - first, self.stores[0].width):
             x, y = (
-                store.read(layer, first + start, first + stop).double() - mean
+                store.read(layer, first + start, first + stop).double().sub_(mean)
                 for store, layer, mean in zip(self.stores, self.pair, self.means, strict=True)
             )
             yield x, y

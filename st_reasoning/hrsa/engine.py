@@ -17,7 +17,7 @@ from torch import Tensor
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa import compute
 from st_reasoning.hrsa.chunk import Chunk
-from st_reasoning.hrsa.cores import Cores
+from st_reasoning.hrsa.cores import Cores, each
 from st_reasoning.hrsa.measures.sampling import hashed
 from st_reasoning.hrsa.settings import Settings, Stopwatch
 from st_reasoning.hrsa.store import Store
@@ -110,8 +110,13 @@ class Engine:
             keys = chunk.sentences * _PLACES + torch.arange(len(starts)) - starts
             self._texts |= Counter(chunk.sentences.tolist())
             taken, slots = self._take(keys, chunk.types, norms)
-            for store, states in zip(self._stores, (chunk.a, chunk.b), strict=True):
+
+            def write(side: tuple[Store, Tensor]) -> None:
+                store, states = side
                 store.write(states if len(taken) == len(keys) else states[:, taken.to(states.device)], slots)
+
+            with Cores(2) as cores:
+                each(cores.map(write, zip(self._stores, (chunk.a, chunk.b), strict=True)))
             if self._pooled is not None:
                 assert chunk.pooled_a is not None
                 assert chunk.pooled_b is not None

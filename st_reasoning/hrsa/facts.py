@@ -89,7 +89,7 @@ class Columns:
         by_sentence -= torch.bincount(sentences)[:, None] * (mean32 - near32)
         for start in range(0, n, _ROWS):
             rows = slice(start, start + _ROWS)
-            part, others = x[rows] - mean32, by_sentence[sentences[rows]]
+            part, others = x[rows] - mean32, by_sentence.index_select(0, sentences[rows])
             found.squares[rows] = part.square().sum(dim=1)
             found.within[rows] = (part * others).sum(dim=1)
             part *= factors

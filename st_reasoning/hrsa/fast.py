@@ -145,16 +145,17 @@ def _fill(
 ) -> None:
     """Write the Gram matrices of some layers to ``grams`` [L, M, r, c], and add up those with standardised columns."""
     count_a = len(layers.stores[0])
-    plain = empty(2, *tile.shape)
+    plain = None if tile.alone is None else empty(2, *tile.shape)
     found = [-1, -1]
     for number, pair in run:
         for side, layer in enumerate(pair):
             if layer is not None and layer != found[side]:
                 place = layer + side * count_a
-                layers.gram(side, layer, tile, grams[place], plain[side], [offsets[place] for offsets in moved])
+                targets = [grams[place]] if plain is None else [grams[place], plain[side]]
+                layers.gram(side, layer, tile, targets, [offsets[place] for offsets in moved])
                 found[side] = layer
-        if number is not None:
-            tile.add_to(standardised[number], plain, 1, tokens)
+        if number is not None and plain is not None and tile.alone is not None:
+            tile.add_to(standardised[number], plain, 1, tokens, weights=tile.alone)
 
 
 def _recentre(grams: Tensor, moved: Sequence[Tensor], layer: int) -> None:
@@ -175,28 +176,31 @@ class _Layers:
     columns: tuple[list[Columns], list[Columns]]
     centres: tuple[list[Columns], list[Columns]]
 
-    def gram(self, side: int, layer: int, tile: _Tile, out: Tensor, plain: Tensor, moved: Sequence[Tensor]) -> None:
-        """Write the products of a tile's rows with its columns [M, r, c], also of standardised ones, and ``moved``.
+    def gram(self, side: int, layer: int, tile: _Tile, out: Sequence[Tensor], moved: Sequence[Tensor]) -> None:
+        """Write the products of a tile's rows with its columns, and ``moved``.
 
-        ``moved`` [M, r] and [M, c] is what K_ij = (x_i - c)(x_j - c) has more about the centre than about the mean of
-        all tokens, as a sum of what either token has.
+        ``out`` is [M, r, c], and another one where those of standardised columns are wanted too. ``moved`` [M, r] and
+        [M, c] is what K_ij = (x_i - c)(x_j - c) has more about the centre than about the mean of all tokens, as a sum
+        of what either token has.
         """
         found = self.columns[side][layer]
         scale = found.scale
         centre = self.centres[side][layer].mean
         offset = ((found.mean - centre) * scale).float()
-        rows: list[tuple[Tensor, Tensor]] = []
+        rows: list[list[Tensor]] = []
         for number, places in enumerate((tile.rows, tile.columns)):
             if number and tile.square:
                 moved[1].copy_(moved[0])
                 rows.append(rows[0])
                 continue
             picked = self.stores[side].pick(layer, places.clamp_min(0).flatten())
-            centred = (picked - centre.float()).mul_(scale)
+            centred = torch.sub(picked, centre.float(), out=empty(*picked.shape)).mul_(scale)
             moved[number].copy_((centred @ offset - offset.square().sum() / 2).view(places.shape))
-            standard = picked.sub_(found.mean.float()).mul_(found.factors.float())
-            rows.append((centred.view(*places.shape, -1), standard.view(*places.shape, -1)))
-        for target, left, right in zip((out, plain), *rows, strict=True):
+            kinds = [centred]
+            if len(out) > 1:
+                kinds.append(picked.sub_(found.mean.float()).mul_(found.factors.float()))
+            rows.append([kind.view(*places.shape, -1) for kind in kinds])
+        for target, left, right in zip(out, *rows, strict=True):
             products(left, right, out=target)
 
 
@@ -209,12 +213,15 @@ class _Tile:
         columns: [M, c].
         weights: [M, r, c], how many pairs each stands for; 0 for pairs of one sentence.
         square: Whether rows and columns are the same; otherwise each pair stands for its mirror image too.
+        alone: [M, r, c], ``weights`` if no other tile were looked at: of standardised columns no token is most of what
+            they amount to. None where the tile is left out then.
     """
 
     rows: Tensor
     columns: Tensor
     weights: Tensor
     square: bool
+    alone: Tensor | None = None
 
     @property
     def shape(self) -> torch.Size:
@@ -227,11 +234,12 @@ class _Tile:
         layers_a: int,
         tokens: Tokens,
         *,
+        weights: Tensor | None = None,
         below: int | None = None,
         over: Over = map,
     ) -> None:
         """Add the pairs, or those of rows below a number only, to sums; grams are [L, M, r, c]."""
-        weights = self.weights
+        weights = self.weights if weights is None else weights
         if below is not None:
             weights = weights * (self.rows < below)[:, :, None] * (self.columns < below)[:, None, :]
         blocks = tokens.blocks[self.rows.clamp_min(0)].flatten()
@@ -246,10 +254,9 @@ def _tiles(tokens: Tokens, batches: Tensor, layers: int, seed: int) -> Iterator[
     n = len(tokens.order)
     heavy, light = tokens.heavy, torch.ones(n, dtype=torch.bool)
     light[heavy] = False
-    pairs = _pairs(tokens, light, light)
-    some = light[batches.clamp_min(0)] & (batches >= 0)
-    met = float((some.sum(dim=1).double() * (some.sum(dim=1) - 1)).sum())
-    if len(heavy) and met:
+    every = batches >= 0
+    some = every & light[batches.clamp_min(0)]
+    if len(heavy) and _met(some):
         others = light.nonzero().flatten()
         # As many as are heavy: the second tile is as large as the first.
         sample = others[torch.from_numpy(np.random.default_rng(seed).permutation(len(others))[: len(heavy)])]
@@ -261,13 +268,25 @@ def _tiles(tokens: Tokens, batches: Tensor, layers: int, seed: int) -> Iterator[
         yield _Tile(heavy[None], heavy[None], apart(heavy)[None], square=True)
         yield _Tile(heavy[None], sample[None], (apart(sample) * (len(others) / len(sample)))[None], square=False)
     else:
-        some, pairs = batches >= 0, _pairs(tokens, *[torch.ones(n, dtype=torch.bool)] * 2)
-        met = float((some.sum(dim=1).double() * (some.sum(dim=1) - 1)).sum())
+        some, light = every, torch.ones_like(light)
+    whole = torch.ones_like(light)
+    share, alone = (_pairs(tokens, of, of) / max(1.0, _met(used)) for of, used in ((light, some), (whole, every)))
     group = max(1, _BUFFER // (4 * batches.shape[1] ** 2 * layers))
-    for part, used in zip(torch.split(batches, group), torch.split(some, group), strict=True):
-        weights = (used[:, :, None] & used[:, None, :]).double() * (pairs / max(1.0, met))
-        weights.diagonal(dim1=1, dim2=2).zero_()
-        yield _Tile(part, part, weights, square=True)
+    for part, of_light, of_all in zip(*(torch.split(rows, group) for rows in (batches, some, every)), strict=True):
+        yield _Tile(part, part, _within(of_light) * share, square=True, alone=_within(of_all) * alone)
+
+
+def _met(used: Tensor) -> float:
+    """Return how many ordered pairs of different tokens minibatches [M, b] hold, of those that are used."""
+    counts = used.sum(dim=1).double()
+    return float((counts * (counts - 1)).sum())
+
+
+def _within(used: Tensor) -> Tensor:
+    """Return 1 for pairs of different tokens of a minibatch, of those that are used [M, b], otherwise 0, [M, b, b]."""
+    weights = (used[:, :, None] & used[:, None, :]).double()
+    weights.diagonal(dim1=1, dim2=2).zero_()
+    return weights
 
 
 def _share(tokens: Tokens, n: int) -> float:
@@ -306,7 +325,7 @@ def chance_cka(
     partners, n = tokens.partners, len(tokens.order)
     theirs = torch.where(batches >= 0, partners[batches.clamp_min(0)], -1)
     paired, used = partners >= 0, theirs >= 0
-    met = float((used.sum(dim=1).double() * (used.sum(dim=1) - 1)).sum())
+    met = _met(used)
     if not met:
         return math.nan, math.nan
     p, share = int(paired.sum()), _pairs(tokens, paired, paired)
@@ -320,10 +339,8 @@ def chance_cka(
         grams.append(products(picked, picked, out=torch.empty(*rows.shape, rows.shape[1])))
         centred = torch.stack([found.squares, found.within]) * found.scale**2
         rows_of.append((found.standardised if standardised else centred)[:, of[paired]])
-    weights = (used[:, :, None] & used[:, None, :]).double() * (share / met)
-    weights.diagonal(dim1=1, dim2=2).zero_()
     sums = PairSums.zero(1, 1)
-    sums.add(torch.stack(grams).flatten(1, 2), weights.flatten(0, 1), 1)
+    sums.add(torch.stack(grams).flatten(1, 2), (_within(used) * (share / met)).flatten(0, 1), 1)
     found_cka = _result(sums, [_stacked([rows]) for rows in rows_of], share / (p * (p - 1)))
     return float(found_cka.matrices.biased), float(found_cka.matrices.debiased)
 

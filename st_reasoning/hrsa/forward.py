@@ -20,6 +20,7 @@ from st_reasoning.hrsa.align import Alignment, align
 from st_reasoning.hrsa.cache import StateCache, batch_key, model_key
 from st_reasoning.hrsa.chunk import Chunk
 from st_reasoning.hrsa.cores import Cores
+from st_reasoning.hrsa.measures.columns import empty
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -186,7 +187,11 @@ class Arm:
                         f"width, got {list(state.shape)} at layer {layer} of {type(self.network).__name__}"
                     )
                 if count == layer == 0:
-                    tokens = state.new_empty(len(layers), starts[-1], state.shape[-1], dtype=torch.float32)
+                    shape = len(layers), starts[-1], state.shape[-1]
+                    # Pages of 4 kB that are new at each batch would cost up to 6 % of the pass.
+                    tokens = (
+                        empty(*shape) if state.device.type == "cpu" else state.new_empty(shape, dtype=torch.float32)
+                    )
                 for row, number in enumerate(part):
                     tokens[layer, starts[number] : starts[number + 1]] = state[row, : lengths[number]]
                 if pooled:

@@ -86,6 +86,9 @@ class Neighbours:
         self.standardised_questions = _Questions.of(self.standardised_queries, tokens.partners)
         sinks = torch.arange(n) >= tokens.kept
         self.sinks = sinks if tokens.usable and tokens.kept < n and self.sizes[-1] < tokens.kept - 1 else None
+        self.without = [knn.Excluded(types=tokens.types)]
+        if self.sinks is not None:
+            self.without.append(knn.Excluded(rows=self.sinks))
 
     @property
     def searched_without_sinks(self) -> bool:
@@ -114,9 +117,6 @@ class Neighbours:
         """Return the neighbours in a layer of the first (0) or second (1) model."""
         x = self.stores[side].read(layer, 0, len(self.tokens.order))
         units = knn.unit_rows(x, f"layer {layer} of model {'ab'[side]}", out=x)
-        without = [knn.Excluded(types=self.tokens.types)]
-        if self.sinks is not None:
-            without.append(knn.Excluded(rows=self.sinks))
 
         def near(units: Tensor, questions: _Questions, without: list[knn.Excluded]) -> list[_Near]:
             spare = min(_SPARE, len(units) - 1 - self.length) if without else 0
@@ -125,7 +125,7 @@ class Neighbours:
             of_partners = questions.places if side == 1 else questions.places[:0]
             return [_Near(lists[: len(questions.queries)], lists[of_partners]) for lists in found]
 
-        every, other_types, *without_sinks = near(units, self.questions, without)
+        every, other_types, *without_sinks = near(units, self.questions, self.without)
         del x, units  # read again, so that memory holds the layer once
         x, found = self.stores[side].read(layer, 0, len(self.tokens.order)), self.columns[side][layer]
         x.sub_(found.mean.float()).mul_(found.factors.float())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -89,8 +90,10 @@ class Moments:
 
 def _moved(product: Tensor, x: Tensor, y: Tensor, a: Tensor, b: Tensor, rows: Tensor) -> Tensor:
     """Return sum (x_i - a)(y_i - b)' from sum x_i y_i', matrix or trace."""
-    outer = torch.outer if product.ndim else torch.dot
-    return product - outer(a, y) - outer(x, b) + rows * outer(a, b)
+    x = x - rows * a
+    if not product.ndim:
+        return product - a @ y - x @ b
+    return torch.addr(product, a, y, alpha=-1).addr_(x, b, alpha=-1)
 
 
 def means(parts: Sequence[Moments]) -> tuple[Tensor, Tensor]:
@@ -105,9 +108,7 @@ def means(parts: Sequence[Moments]) -> tuple[Tensor, Tensor]:
 def summed(parts: Sequence[Moments], at_x: Tensor, at_y: Tensor) -> Moments:
     """Return the moments of the rows of all parts about common references."""
     moved = [part.moved(at_x, at_y) for part in parts]
-    sums = {
-        field.name: torch.stack([getattr(part, field.name) for part in moved]).sum(dim=0) for field in fields(Moments)
-    }
+    sums = {field.name: reduce(torch.add, [getattr(part, field.name) for part in moved]) for field in fields(Moments)}
     return Moments(**{**sums, "at_x": at_x, "at_y": at_y})
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -113,15 +114,18 @@ def neighbours(
     found = [queries.new_empty(len(queries), length) for _ in range(1 + len(without))]
     parts = list(row_blocks(len(queries), n, SIMILARITIES))
     again, first_of = _repeated(units)
-    # One buffer for all parts: pages that are new each time cost as much as a third of the products.
+    # One buffer for all parts, and one for lists that need a second look: pages that are new each time cost as much as
+    # a third of the products.
     most = max((stop - start for start, stop in parts), default=0)
-    buffer = empty(most, n, dtype=units.dtype) if units.device.type == "cpu" else units.new_empty(most, n)
+    buffer, other = (
+        empty(most, n, dtype=units.dtype) if units.device.type == "cpu" else units.new_empty(most, n) for _ in range(2)
+    )
     for start, stop in parts:
         rows = queries[start:stop]
-        similarity = products(units[rows], units, out=buffer[: stop - start])
+        similarity = products(units.index_select(0, rows), units, out=buffer[: stop - start])
         if len(again):
             # A BLAS may round equal rows differently, depending on where they stand.
-            similarity[:, again] = similarity[:, first_of]
+            similarity.index_copy_(1, again, similarity.index_select(1, first_of))
         similarity[torch.arange(len(rows), device=rows.device), rows] = -torch.inf
         near = nearest(similarity, length + spare)
         found[0][start:stop] = near[:, :length]
@@ -131,9 +135,10 @@ def neighbours(
             few = rank[:, -1] < length
             first = stays & (rank <= length) & ~few[:, None]
             lists[start:stop][~few] = near[first].view(-1, length)
-            if few.any():
-                masked = similarity[few].masked_fill_(excluded.of(rows[few], slice(None)), -torch.inf)
-                lists[start:stop][few] = nearest(masked, length)
+            asked = few.nonzero().flatten()
+            if len(asked):
+                left = torch.index_select(similarity, 0, asked, out=other[: len(asked)])
+                lists[start:stop][asked] = nearest(excluded.drop(left, rows[asked]), length)
     return found
 
 
@@ -147,7 +152,7 @@ def _repeated(x: Tensor) -> tuple[Tensor, Tensor]:
     every = torch.arange(len(x), device=x.device)
     firsts = torch.full_like(names, len(x)).scatter_reduce_(0, numbers, every, "amin")[numbers]
     again = (firsts < every).nonzero().flatten()
-    again = again[(x[again] == x[firsts[again]]).all(dim=1)]
+    again = again[(x.index_select(0, again) == x.index_select(0, firsts[again])).all(dim=1)]
     return again, firsts[again]
 
 
@@ -163,12 +168,34 @@ class Excluded:
     types: Tensor | None = None
     rows: Tensor | None = None
 
-    def of(self, queries: Tensor, candidates: Tensor | slice) -> Tensor:
-        """Return which candidates, rows [q, c] or a slice of all, of queries [q] are excluded; broadcasts to [q, c]."""
+    def of(self, queries: Tensor, candidates: Tensor) -> Tensor:
+        """Return which candidates [q, c] of queries [q] are excluded, [q, c]."""
         if self.types is not None:
             return self.types[queries][:, None] == self.types[candidates]
         assert self.rows is not None
         return self.rows[candidates]
+
+    def drop(self, similarity: Tensor, queries: Tensor) -> Tensor:
+        """Set to -infinity what of similarities [q, n] of queries [q] is excluded, and return them."""
+        if self.rows is not None:
+            return similarity.index_fill_(1, self.rows.nonzero().flatten(), -torch.inf)
+        # By number: a comparison of all types with that of each query takes ten times as long.
+        order, first, count = self._by_type
+        counts = count[queries]
+        ends = counts.cumsum(dim=0)
+        within = torch.arange(int(ends[-1]), device=ends.device) + (first[queries] - ends + counts).repeat_interleave(
+            counts
+        )
+        starts = len(order) * torch.arange(len(queries), device=ends.device)
+        similarity.view(-1).index_fill_(0, starts.repeat_interleave(counts) + order[within], -torch.inf)
+        return similarity
+
+    @cached_property
+    def _by_type(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All rows in the order of their types, and of each row where those of its type begin there and how many."""
+        assert self.types is not None
+        _, numbers, counts = torch.unique(self.types, return_inverse=True, return_counts=True)
+        return numbers.argsort(stable=True), (counts.cumsum(dim=0) - counts)[numbers], counts[numbers]
 
 
 def nearest(similarity: Tensor, length: int) -> Tensor:
@@ -188,11 +215,11 @@ def nearest(similarity: Tensor, length: int) -> Tensor:
         places = (values == last) & open_end
         rows = open_end.flatten().nonzero().flatten()
         if len(rows):
-            # Of the columns that hold the last value the lowest come in: a stable sort of all takes ten times as long.
-            numbers = torch.arange(n, dtype=torch.int32, device=similarity.device)
-            lowest = torch.where(similarity[rows] == last[rows], -numbers, -n).topk(width, dim=1).indices
-            first = torch.arange(width, device=similarity.device) < places[rows].sum(dim=1, keepdim=True)
-            columns[places] = lowest[first]
+            # Of the columns that hold the last value the lowest come in.
+            row, column = (similarity.index_select(0, rows) == last[rows]).nonzero(as_tuple=True)
+            held, free = torch.bincount(row), places[rows].sum(dim=1)
+            rank = torch.arange(len(row), device=row.device) - (held.cumsum(dim=0) - held)[row]
+            columns[places] = column[rank < free[row]]
     columns = columns.masked_fill_(values == -torch.inf, -1)[:, :length]
     return torch.nn.functional.pad(columns, (0, length - columns.shape[1]), value=-1)
 
