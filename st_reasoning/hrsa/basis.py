@@ -80,8 +80,11 @@ def procrustes(
     maps = [fitted(plain, sinks=True), fitted(unit, sinks=True)]
     if tokens.kept < len(tokens.order):
         maps.append(fitted(plain, sinks=False) if tokens.usable else None)
-    bases = iter(_with_blocks([one for one in maps if one is not None], rows, blocks, tokens))
-    raw, standardised, *guarded = (None if one is None else next(bases) for one in maps)
+    determined = [one for one in maps if one is not None and one.fit.determined]
+    bases = iter(_with_blocks(determined, rows, blocks, tokens))
+    raw, standardised, *guarded = (
+        None if one is None else next(bases) if one.fit.determined else Basis(one.fit, None, None) for one in maps
+    )
     return raw, guarded[0] if guarded else raw, standardised
 
 
@@ -131,7 +134,7 @@ def _with_blocks(every: Sequence[_Fitted], rows: _Rows, blocks: dict[bool, _Bloc
     is the same to first order, because the map is where the residual is least.
 
     Args:
-        every: The maps.
+        every: The maps, all of them determined.
         rows: The layers.
         blocks: Sums over the rows of each block that are no sinks, fitted (False) and held out (True).
         tokens: Which rows are what.
@@ -162,9 +165,6 @@ def _with_blocks(every: Sequence[_Fitted], rows: _Rows, blocks: dict[bool, _Bloc
                 spread[number].index_add_(0, block[out], v.square().sum(dim=1))
     found = []
     for one, entropy, error, square in zip(every, entropies, errors, spread, strict=True):
-        if not one.fit.determined:
-            found.append(Basis(one.fit, None, None))
-            continue
         left_out = (error.sum() - error) / (square.sum() - square)
         # What rounding adds to all errors is not in the residual.
         residual = one.fit.residual + left_out - error.sum() / square.sum()

@@ -29,12 +29,11 @@ def sentences(count: int) -> list[str]:
     return every[:: max(1, step)][:count]
 
 
-def load(folder: str) -> SentenceTransformer:
-    """Return a causal LLM with mean pooling."""
+def load(folder: str, *, pooled: bool = False) -> SentenceTransformer:
+    """Return a causal LLM, which is compared token by token, or an embedder of it, with pooled states beside."""
     transformer = Transformer(folder)
-    return SentenceTransformer(
-        modules=[transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")], device="cpu"
-    ).eval()
+    pooling = [Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")] if pooled else []
+    return SentenceTransformer(modules=[transformer, *pooling], device="cpu").eval()
 
 
 def widened(folder: str, width: int, layers: int, to: Path) -> str:

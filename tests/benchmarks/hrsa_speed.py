@@ -1,5 +1,8 @@
 """HRSA against the published procedure: `python tests/benchmarks/hrsa_speed.py FOLDER [SENTENCES]` (a causal LM).
 
+The models are compared token by token, as the published procedure does it; with `--pooled` they are embedders, and
+their pooled states are measured beside, which the published procedure has no counterpart of.
+
 With `--width 2048 --layers 4` only the forward passes and `fast` are timed, of a model of that shape with random
 weights: passes cost as the square of the width, most measures as the width, and Procrustes, by its SVDs, as its cube.
 
@@ -47,10 +50,10 @@ def published(folder: str, other: SentenceTransformer, texts: list[str], scratch
     return answer
 
 
-def main(folder: str, count: int, *, only_fast: bool = False) -> None:
+def main(folder: str, count: int, *, pooled: bool = False, only_fast: bool = False) -> None:
     texts = sentences(count)
     seconds, values = {}, {}
-    model, other = load(folder), noisy(load(folder))
+    model, other = load(folder, pooled=pooled), noisy(load(folder, pooled=pooled))
     start = Spent()
     for one in (model, other):
         tokens = len(hidden_states(one, texts, batch_tokens=1024, progress=False).token_ids)
@@ -125,12 +128,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     parser.add_argument("sentences", type=int, nargs="?", default=500)
+    parser.add_argument("--pooled", action="store_true")
+    parser.add_argument("--only-fast", action="store_true")
     parser.add_argument("--width", type=int)
     parser.add_argument("--layers", type=int, default=4)
     asked = parser.parse_args()
     if asked.width is None:
-        main(asked.folder, asked.sentences)
+        main(asked.folder, asked.sentences, pooled=asked.pooled, only_fast=asked.only_fast)
     else:
         with tempfile.TemporaryDirectory() as made:
             wide = widened(asked.folder, asked.width, asked.layers, Path(made))
-            main(wide, asked.sentences, only_fast=True)
+            main(wide, asked.sentences, pooled=asked.pooled, only_fast=True)
