@@ -53,14 +53,18 @@ def procrustes(
     width = stores[0].width
     # float64 also for "fast": float32 products of few distinct rows look as if they determined the map.
     parts = {(sink, held_out): _Sums.zero(width) for sink in (False, True) for held_out in (False, True)}
-    blocks = {held_out: _Blocks.zero(tokens.block_count, width) for held_out in (False, True)}
+    # No more rows than dimensions determine no map, and then nothing is asked of the blocks.
+    by_block = sum(segment.stop - segment.start for segment in tokens.segments if not segment.held_out) > width
+    blocks = {out: _Blocks.zero(tokens.block_count if by_block else 0, width) for out in (False, True)}
     found = _Sums.zero(width)
     for segment in tokens.segments:
-        found.clear()
+        whole = parts[segment.sink, segment.held_out]
+        into = found.cleared() if by_block else whole
         for x, y in rows.read(segment.start, segment.stop):
-            found.add(x, y)
-        parts[segment.sink, segment.held_out].join(found)
-        if not segment.sink:
+            into.add(x, y)
+        if by_block:
+            whole.join(found)
+        if by_block and not segment.sink:
             # Rows that are no sinks are in one segment for each block, fitted and held out.
             blocks[segment.held_out].put(segment.block, found)
     ones = torch.ones(width, dtype=torch.float64)
@@ -213,11 +217,12 @@ class _Sums:
         self.squares_y += y.square().sum(dim=0)
         self.product.addmm_(x.T, y)
 
-    def clear(self) -> None:
+    def cleared(self) -> _Sums:
         """Start anew in the same memory."""
         self.rows = 0.0
         for sums in (self.x, self.y, self.squares_x, self.squares_y, self.product):
             sums.zero_()
+        return self
 
     def join(self, other: _Sums) -> None:
         self.rows += other.rows

@@ -187,11 +187,7 @@ class Arm:
                         f"width, got {list(state.shape)} at layer {layer} of {type(self.network).__name__}"
                     )
                 if count == layer == 0:
-                    shape = len(layers), starts[-1], state.shape[-1]
-                    # Pages of 4 kB that are new at each batch would cost up to 6 % of the pass.
-                    tokens = (
-                        empty(*shape) if state.device.type == "cpu" else state.new_empty(shape, dtype=torch.float32)
-                    )
+                    tokens = empty(len(layers), starts[-1], state.shape[-1], device=state.device)
                 for row, number in enumerate(part):
                     tokens[layer, starts[number] : starts[number + 1]] = state[row, : lengths[number]]
                 if pooled:

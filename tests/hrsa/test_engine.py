@@ -215,6 +215,25 @@ def test_other_widths_and_depths():
     assert record["omitted"] == {"linear_probe": "widths of pooled states differ: 12 and 5"}
 
 
+@pytest.mark.parametrize("texts", [20, 21])
+def test_no_more_fitted_rows_than_dimensions_determine_no_map(texts):
+    whole = corpus(texts, widths=(90, 90))
+    # Of texts of five tokens, four in five are fitted: 80 and 85 rows, of one dimension less than that and as many.
+    first = torch.searchsorted(whole.sentences, torch.arange(texts))
+    rows = (first[:, None] + torch.arange(5)).flatten()
+    held_out = round(0.2 * texts)
+    for width, determined in ((5 * (texts - held_out) - 1, True), (5 * (texts - held_out), False)):
+        x, y = whole.a[:1, rows, :width], whole.b[:1, rows, :width]
+        sentences = whole.sentences[rows]
+        chunk = Chunk(x, y, sentences, whole.types[rows], None, None, torch.arange(texts))
+        found = measured([chunk], EXACT)["layers"][0]["procrustes"]
+        fit = measures.procrustes(x[0], y[0], groups=sentences)
+        assert found["determined"] is fit.determined is determined
+        assert found["train_rows"] == fit.train_rows
+        assert found["residual"] == pytest.approx(fit.residual, rel=1e-8)
+        assert (found["residual_interval"] is not None) is determined
+
+
 @pytest.mark.parametrize("settings", [FAST, EXACT])
 def test_one_dimension_has_no_row_entropy(settings):
     record = measured([corpus(widths=(1, 1))], settings)

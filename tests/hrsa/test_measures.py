@@ -385,6 +385,23 @@ def test_the_nearest_of_many_are_found_by_groups():
         assert torch.equal(nearest(similarity, length), columns[:, :length])
 
 
+def test_excluded_candidates_are_dropped_from_all_similarities():
+    from st_reasoning.hrsa.measures.neighbours import Excluded
+
+    generator = torch.Generator().manual_seed(0)
+    queries, everyone = torch.tensor([0, 4, 4, 29]), torch.arange(30).expand(4, -1)
+    for excluded in (
+        Excluded(types=torch.randint(7, 12, (30,), generator=generator)),
+        Excluded(types=torch.arange(30)),
+        Excluded(types=torch.zeros(30, dtype=torch.int64)),
+        Excluded(rows=torch.rand(30, generator=generator) < 0.3),
+        Excluded(rows=torch.zeros(30, dtype=torch.bool)),
+    ):
+        similarity = torch.rand(4, 30, generator=generator)
+        expected = similarity.masked_fill(excluded.of(queries, everyone), -torch.inf)
+        assert torch.equal(excluded.drop(similarity, queries), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_ties_are_broken_exactly_whatever_the_size_of_the_cosine(dtype):
     from st_reasoning.hrsa.measures.neighbours import nearest

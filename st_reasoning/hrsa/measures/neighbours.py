@@ -117,9 +117,7 @@ def neighbours(
     # One buffer for all parts, and one for lists that need a second look: pages that are new each time cost as much as
     # a third of the products.
     most = max((stop - start for start, stop in parts), default=0)
-    buffer, other = (
-        empty(most, n, dtype=units.dtype) if units.device.type == "cpu" else units.new_empty(most, n) for _ in range(2)
-    )
+    buffer, other = (empty(most, n, dtype=units.dtype, device=units.device) for _ in range(2))
     for start, stop in parts:
         rows = queries[start:stop]
         similarity = products(units.index_select(0, rows), units, out=buffer[: stop - start])
@@ -182,12 +180,11 @@ class Excluded:
         # By number: a comparison of all types with that of each query takes ten times as long.
         order, first, count = self._by_type
         counts = count[queries]
-        ends = counts.cumsum(dim=0)
-        within = torch.arange(int(ends[-1]), device=ends.device) + (first[queries] - ends + counts).repeat_interleave(
-            counts
-        )
-        starts = len(order) * torch.arange(len(queries), device=ends.device)
-        similarity.view(-1).index_fill_(0, starts.repeat_interleave(counts) + order[within], -torch.inf)
+        before = counts.cumsum(dim=0) - counts
+        places = torch.arange(int(counts.sum()), device=counts.device)
+        places += (first[queries] - before).repeat_interleave(counts)
+        starts = len(order) * torch.arange(len(queries), device=counts.device)
+        similarity.view(-1).index_fill_(0, starts.repeat_interleave(counts) + order[places], -torch.inf)
         return similarity
 
     @cached_property
