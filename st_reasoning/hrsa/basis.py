@@ -70,31 +70,33 @@ def procrustes(
     ones = torch.ones(width, dtype=torch.float64)
     plain, unit = (ones, ones), (columns[0].factors, columns[1].factors)
 
-    def fitted(factors: tuple[Tensor, Tensor], *, sinks: bool) -> _Fitted | None:
+    def fitted(factors: tuple[Tensor, Tensor], *, sinks: bool) -> ProcrustesFit | None:
         train, test = (
             [parts[sink, out].moments(*rows.means, factors) for sink in (False, True)[: 1 + sinks]]
             for out in (False, True)
         )
         try:
-            fit = solve(train, test)
+            return solve(train, test)
         except NoVarianceError:
             return None
-        return _Fitted.of(fit, factors, rows.means, sinks=sinks)
 
-    maps = [fitted(plain, sinks=True), fitted(unit, sinks=True)]
-    if tokens.kept < len(tokens.order):
-        maps.append(fitted(plain, sinks=False) if tokens.usable else None)
-    determined = [one for one in maps if one is not None and one.fit.determined]
+    kinds = [(plain, True), (unit, True), (plain, False)][: 2 if tokens.kept == len(tokens.order) else 3]
+    fits = [fitted(factors, sinks=sinks) if sinks or tokens.usable else None for factors, sinks in kinds]
+    determined = [
+        _Fitted.of(fit, factors, rows.means, sinks=sinks)
+        for fit, (factors, sinks) in zip(fits, kinds, strict=True)
+        if fit is not None and fit.determined
+    ]
     bases = iter(_with_blocks(determined, rows, blocks, tokens))
     raw, standardised, *guarded = (
-        None if one is None else next(bases) if one.fit.determined else Basis(one.fit, None, None) for one in maps
+        None if fit is None else next(bases) if fit.determined else Basis(fit, None, None) for fit in fits
     )
     return raw, guarded[0] if guarded else raw, standardised
 
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A map between columns times factors, in terms of the columns themselves, about their means.
+    """A determined map between columns times factors, in terms of the columns themselves, about their means.
 
     Attributes:
         fit: The map.
@@ -125,8 +127,7 @@ class _Fitted:
             for at, scale, mean in zip(fit.centre, factors, means, strict=True)
         )
         gradient, turned = (
-            factors[0][:, None] * matrix * factors[1]
-            for matrix in (entropy_gradient(fit) if fit.determined else torch.zeros_like(fit.map), fit.map * fit.scale)
+            factors[0][:, None] * matrix * factors[1] for matrix in (entropy_gradient(fit), fit.map * fit.scale)
         )
         return cls(fit, factors, sinks, gradient, turned, a, b)
 

@@ -154,7 +154,7 @@ def _fill(
                 targets = [grams[place]] if plain is None else [grams[place], plain[side]]
                 layers.gram(side, layer, tile, targets, [offsets[place] for offsets in moved])
                 found[side] = layer
-        if number is not None and plain is not None and tile.alone is not None:
+        if number is not None and plain is not None:
             tile.add_to(standardised[number], plain, 1, tokens, weights=tile.alone)
 
 
