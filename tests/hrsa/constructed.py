@@ -77,7 +77,7 @@ def record(*layers: dict[str, Any], sinks: int = 0, texts: int = 500, seed: int 
             },
             "linear_probe": given(v["own"], half, "own") | given(v["transferred"], half, "transferred")
             | given(v["transferred"] - v["own"], half, "difference")
-            | {"chance": 0.25, "difference_chance": 0.25 - v["own"], "converged": True},
+            | {"chance": 0.25, "difference_chance": 0.25 - v["own"], "converged": True, "test_rows": 100},
         })  # fmt: skip
         guards.append({
             "layer": number,

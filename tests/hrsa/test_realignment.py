@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa.realignment import realignment, summary
@@ -61,6 +63,19 @@ def test_the_interval_is_paired():
     expected = interval(0.02, rows[1] - rows[0], old["jackknife"]["weights"])
     assert change["interval"] == pytest.approx([expected.low, expected.high])
     assert change["shown"] is False
+
+
+def test_a_change_of_a_probe_is_not_certain_because_every_block_shows_the_same():
+    old, new = record(layer(), seed=1), record(layer(), seed=1)
+    changes = {change["address"]: change for change in realignment(old, new)["changes"]}
+    # Agresti and Min (2005): no text of n on which two probes differ, half a text more of either. A difference of two
+    # accuracies has twice that variance when it is subtracted from another one.
+    half = norm.ppf(0.975) / (old["layers"][0]["linear_probe"]["test_rows"] + 2)
+    for name, expected in (("own", half), ("transferred", half), ("difference", math.sqrt(2) * half)):
+        assert changes[f"linear_probe.{name}"]["interval"] == pytest.approx([-expected, expected])
+        assert changes[f"linear_probe.{name}"]["shown"] is False
+    # What is no share of a few texts is as sure as its blocks say.
+    assert changes["linear_cka.debiased"]["interval"] == [0, 0]
 
 
 def test_every_value_of_every_layer_is_there():
