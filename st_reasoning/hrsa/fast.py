@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from st_reasoning.hrsa import measures
-from st_reasoning.hrsa.cores import Cores, Over, each
+from st_reasoning.hrsa.cores import Cores, each
 from st_reasoning.hrsa.facts import Columns
 from st_reasoning.hrsa.measures.columns import empty, products
 from st_reasoning.hrsa.measures.minibatch import PairSums
+from st_reasoning.hrsa.pairs import Longest, Tile, pairs_apart, pairs_met, tiles, within
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
-
-# Bytes of Gram matrices held at once.
-_BUFFER = 160 << 20
 
 
 @dataclass(frozen=True)
@@ -80,13 +77,13 @@ def linear_cka(
     """
     n, count_a, count_b, blocks = len(tokens.order), len(stores[0]), len(stores[1]), tokens.block_count
     whole, guarded = (PairSums.zero(count_a, count_b, blocks) for _ in range(2))
-    standardised = [PairSums.zero(1, 1, blocks) for _ in pairs]
     guard = kept is not None and tokens.kept < n
     layers = _Layers(stores, columns, kept if kept is not None else columns)
+    standardised = [*cores.map(partial(_Standardised.of, layers, tokens, batches), pairs)]
     numbered = [*enumerate(pairs), *((None, pair) for pair in _left_over(pairs, count_b))]
     runs = by_second(numbered)
     buffer = empty(0)
-    for tile in _tiles(tokens, batches, count_a + count_b, seed):
+    for tile in tiles(tokens, batches, count_a + count_b, seed):
         size = (count_a + count_b) * tile.weights.numel()
         if len(buffer) < size:
             del buffer  # before a larger one is made
@@ -111,12 +108,12 @@ def linear_cka(
         without_sinks,
         [
             _result(
-                sums,
+                found.sums,
                 [_stacked([side[layer].standardised]) for side, layer in zip(columns, pair, strict=True)],
                 share,
                 tokens.blocks,
             )
-            for sums, pair in zip(standardised, pairs, strict=True)
+            for found, pair in zip(standardised, pairs, strict=True)
         ],
     )
 
@@ -136,26 +133,27 @@ def by_second(matched: Iterable[_Match]) -> list[list[_Match]]:
 
 def _fill(
     layers: _Layers,
-    tile: _Tile,
+    tile: Tile,
     grams: Tensor,
     moved: Sequence[Tensor],
-    standardised: Sequence[PairSums],
+    standardised: Sequence[_Standardised],
     tokens: Tokens,
     run: _Run,
 ) -> None:
     """Write the Gram matrices of some layers to ``grams`` [L, M, r, c], and add up those with standardised columns."""
     count_a = len(layers.stores[0])
-    plain = None if tile.alone is None else empty(2, *tile.shape)
-    found = [-1, -1]
+    plain = None if tile.within is None else empty(2, *tile.shape)
+    made = [-1, -1]
     for number, pair in run:
         for side, layer in enumerate(pair):
-            if layer is not None and layer != found[side]:
+            if layer is not None and layer != made[side]:
                 place = layer + side * count_a
                 targets = [grams[place]] if plain is None else [grams[place], plain[side]]
                 layers.gram(side, layer, tile, targets, [offsets[place] for offsets in moved])
-                found[side] = layer
+                made[side] = layer
         if number is not None and plain is not None:
-            tile.add_to(standardised[number], plain, 1, tokens, weights=tile.alone)
+            found = standardised[number]
+            tile.add_to(found.sums, plain, 1, tokens, weights=found.longest.others(tile))
 
 
 def _recentre(grams: Tensor, moved: Sequence[Tensor], layer: int) -> None:
@@ -176,7 +174,7 @@ class _Layers:
     columns: tuple[list[Columns], list[Columns]]
     centres: tuple[list[Columns], list[Columns]]
 
-    def gram(self, side: int, layer: int, tile: _Tile, out: Sequence[Tensor], moved: Sequence[Tensor]) -> None:
+    def gram(self, side: int, layer: int, tile: Tile, out: Sequence[Tensor], moved: Sequence[Tensor]) -> None:
         """Write the products of a tile's rows with its columns, and ``moved``.
 
         ``out`` is [M, r, c], and another one where those of standardised columns are wanted too. ``moved`` [M, r] and
@@ -198,109 +196,47 @@ class _Layers:
             moved[number].copy_((centred @ offset - offset.square().sum() / 2).view(places.shape))
             kinds = [centred]
             if len(out) > 1:
-                kinds.append(picked.sub_(found.mean.float()).mul_(found.factors.float()))
+                kinds.append(_standardise(picked, found))
             rows.append([kind.view(*places.shape, -1) for kind in kinds])
         for target, left, right in zip(out, *rows, strict=True):
             products(left, right, out=target)
 
 
-@dataclass(frozen=True)
-class _Tile:
-    """Pairs of tokens: of each of M lists with each of another one.
-
-    Attributes:
-        rows: [M, r], -1 where there is none.
-        columns: [M, c].
-        weights: [M, r, c], how many pairs each stands for; 0 for pairs of one sentence.
-        square: Whether rows and columns are the same; otherwise each pair stands for its mirror image too.
-        alone: [M, r, c], ``weights`` if no other tile were looked at: of standardised columns no token is most of what
-            they amount to. None where the tile is left out then.
-    """
-
-    rows: Tensor
-    columns: Tensor
-    weights: Tensor
-    square: bool
-    alone: Tensor | None = None
-
-    @property
-    def shape(self) -> torch.Size:
-        return self.weights.shape
-
-    def add_to(
-        self,
-        sums: PairSums,
-        grams: Tensor,
-        layers_a: int,
-        tokens: Tokens,
-        *,
-        weights: Tensor | None = None,
-        below: int | None = None,
-        over: Over = map,
-    ) -> None:
-        """Add the pairs, or those of rows below a number only, to sums; grams are [L, M, r, c]."""
-        weights = self.weights if weights is None else weights
-        if below is not None:
-            weights = weights * (self.rows < below)[:, :, None] * (self.columns < below)[:, None, :]
-        blocks = tokens.blocks[self.rows.clamp_min(0)].flatten()
-        sums.add(grams.flatten(1, 2), weights.flatten(0, 1), layers_a, blocks, over=over)
-        if not self.square:
-            for gram, weight, columns in zip(grams.unbind(1), weights, self.columns, strict=True):
-                sums.add_mirrored(gram, weight, layers_a, tokens.blocks[columns], over=over)
-
-
-def _tiles(tokens: Tokens, batches: Tensor, layers: int, seed: int) -> Iterator[_Tile]:
-    """Yield the pairs to look at: of heavy tokens, of those with some of the others, and minibatches of the others."""
-    n = len(tokens.order)
-    heavy, light = tokens.heavy, torch.ones(n, dtype=torch.bool)
-    light[heavy] = False
-    every = batches >= 0
-    some = every & light[batches.clamp_min(0)]
-    if len(heavy) and _met(some):
-        others = light.nonzero().flatten()
-        # As many as are heavy: the second tile is as large as the first.
-        sample = others[torch.from_numpy(np.random.default_rng(seed).permutation(len(others))[: len(heavy)])]
-        sample = sample[tokens.blocks[sample].argsort(stable=True)]  # sums are kept by block
-
-        def apart(columns: Tensor) -> Tensor:
-            return (tokens.sentences[heavy][:, None] != tokens.sentences[columns][None, :]).double()
-
-        yield _Tile(heavy[None], heavy[None], apart(heavy)[None], square=True)
-        yield _Tile(heavy[None], sample[None], (apart(sample) * (len(others) / len(sample)))[None], square=False)
-    else:
-        some, light = every, torch.ones_like(light)
-    whole = torch.ones_like(light)
-    share, alone = (_pairs(tokens, of, of) / max(1.0, _met(used)) for of, used in ((light, some), (whole, every)))
-    group = max(1, _BUFFER // (4 * batches.shape[1] ** 2 * layers))
-    for part, of_light, of_all in zip(*(torch.split(rows, group) for rows in (batches, some, every)), strict=True):
-        yield _Tile(part, part, _within(of_light) * share, square=True, alone=_within(of_all) * alone)
-
-
-def _met(used: Tensor) -> float:
-    """Return how many ordered pairs of different tokens minibatches [M, b] hold, of those that are used."""
-    counts = used.sum(dim=1).double()
-    return float((counts * (counts - 1)).sum())
-
-
-def _within(used: Tensor) -> Tensor:
-    """Return 1 for pairs of different tokens of a minibatch, of those that are used [M, b], otherwise 0, [M, b, b]."""
-    weights = (used[:, :, None] & used[:, None, :]).double()
-    weights.diagonal(dim1=1, dim2=2).zero_()
-    return weights
-
-
 def _share(tokens: Tokens, n: int) -> float:
     """Return which share of all pairs of the first n rows are of different sentences."""
     first = torch.arange(len(tokens.order)) < n
-    return _pairs(tokens, first, first) / (n * (n - 1))
+    return pairs_apart(tokens, first, first) / (n * (n - 1))
 
 
-def _pairs(tokens: Tokens, left: Tensor, right: Tensor) -> float:
-    """Return how many ordered pairs of one of some rows and one of others, booleans [n], are of different sentences."""
-    numbers = torch.unique(tokens.sentences, return_inverse=True)[1]
-    count = int(numbers.max()) + 1
-    here, there = (torch.bincount(numbers[rows], minlength=count).double() for rows in (left, right))
-    return float(here.sum() * there.sum() - here @ there)
+@dataclass(frozen=True)
+class _Standardised:
+    """Sums over pairs of tokens in the standardised columns of a pair of layers.
+
+    Attributes:
+        longest: Tokens all pairs of which are in ``sums`` from the start.
+        sums: Over pairs.
+    """
+
+    longest: Longest
+    sums: PairSums
+
+    @classmethod
+    def of(cls, layers: _Layers, tokens: Tokens, batches: Tensor, pair: tuple[int, int]) -> _Standardised:
+        """Add the pairs of the longest tokens."""
+        columns = layers.columns[0][pair[0]], layers.columns[1][pair[1]]
+        longest = Longest.of(columns, tokens, batches)
+        grams = torch.empty(2, len(longest.rows), len(longest.rows))
+        for store, layer, found, gram in zip(layers.stores, pair, columns, grams, strict=True):
+            rows = _standardise(store.pick(layer, longest.rows), found)
+            products(rows, rows, out=gram)
+        sums = PairSums.zero(1, 1, tokens.block_count)
+        sums.add(grams, longest.apart(tokens), 1, tokens.blocks[longest.rows])
+        return cls(longest, sums)
+
+
+def _standardise(rows: Tensor, columns: Columns) -> Tensor:
+    """Bring columns to mean 0 and variance 1, in place."""
+    return rows.sub_(columns.mean.float()).mul_(columns.factors.float())
 
 
 def chance_cka(
@@ -325,22 +261,21 @@ def chance_cka(
     partners, n = tokens.partners, len(tokens.order)
     theirs = torch.where(batches >= 0, partners[batches.clamp_min(0)], -1)
     paired, used = partners >= 0, theirs >= 0
-    met = _met(used)
+    met = pairs_met(used)
     if not met:
         return math.nan, math.nan
-    p, share = int(paired.sum()), _pairs(tokens, paired, paired)
+    p, share = int(paired.sum()), pairs_apart(tokens, paired, paired)
     grams, rows_of = [], []
     sides = zip(stores, pair, columns, (batches, theirs), (torch.arange(n), partners), strict=True)
     for store, layer, found, rows, of in sides:
         factors = found.factors.float() if standardised else found.scale
-        picked = (
-            store.pick(layer, rows.clamp_min(0).flatten()).sub_(found.mean.float()).mul_(factors).view(*rows.shape, -1)
-        )
+        picked = store.pick(layer, rows.clamp_min(0).flatten()).sub_(found.mean.float()).mul_(factors)
+        picked = picked.view(*rows.shape, -1)
         grams.append(products(picked, picked, out=torch.empty(*rows.shape, rows.shape[1])))
         centred = torch.stack([found.squares, found.within]) * found.scale**2
         rows_of.append((found.standardised if standardised else centred)[:, of[paired]])
     sums = PairSums.zero(1, 1)
-    sums.add(torch.stack(grams).flatten(1, 2), (_within(used) * (share / met)).flatten(0, 1), 1)
+    sums.add(torch.stack(grams).flatten(1, 2), (within(used) * (share / met)).flatten(0, 1), 1)
     found_cka = _result(sums, [_stacked([rows]) for rows in rows_of], share / (p * (p - 1)))
     return float(found_cka.matrices.biased), float(found_cka.matrices.debiased)
 

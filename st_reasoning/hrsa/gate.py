@@ -11,6 +11,7 @@ from typing import Any
 
 from st_reasoning.errors import InputError, unknown_name
 from st_reasoning.hrsa.addresses import Value, Values
+from st_reasoning.hrsa.probing import least_half_width
 from st_reasoning.stats import interval
 
 _COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
@@ -107,7 +108,8 @@ class Condition:
         if len(rows) == len(without):
             means = [math.fsum(row) / len(rows) for row in zip(*rows, strict=True)]
             jackknife, level = values.record["jackknife"], values.record.get("intervals", {}).get("level", 0.95)
-            around = interval(mean, means, jackknife["weights"], level)
+            least = least_half_width(((values, self.address, layer) for layer in range(values.layers)), change=False)
+            around = interval(mean, means, jackknife["weights"], level, least=least)
             ends = (around.low, around.high)
         return Value(mean, ends), f"on average over {len(numbers)} layers"
 

@@ -6,7 +6,7 @@ Symbols: m texts, C classes, G blocks of sentences.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from st_reasoning.errors import InputError
+from st_reasoning.hrsa.addresses import Values
 from st_reasoning.hrsa.inference import LEVEL, Intervals
 from st_reasoning.hrsa.measures.probe import ProbeTransfer, check_labels, linear_probe_transfer
 from st_reasoning.hrsa.settings import Settings
@@ -198,3 +199,25 @@ def least_half_widths(tested: int) -> tuple[float, float]:
     """
     n, share = tested + 4, 2 / (tested + 4)
     return _QUANTILE * math.sqrt(share * (1 - share) / n), _QUANTILE / (tested + 2)
+
+
+def least_half_width(places: Iterable[tuple[Values, str, int]], *, change: bool) -> float:
+    """Return half the width that an interval of what is made of some values has at least: 0 but for a probe.
+
+    A change of what is itself a difference of two accuracies has twice the variance of one. A mean over layers is no
+    surer than one of them: the same texts are tested at each.
+
+    Args:
+        places: Panels with the address and the layer of a value, of the same measure all.
+        change: Whether it is made of differences between panels.
+    """
+    tested, name = [], ""
+    for values, address, layer in places:
+        measure, _, name = address.rpartition(".")
+        if not measure.removeprefix("sensitivity.").startswith(ADDRESS):
+            return 0.0
+        tested.append(int(values.fact(f"{measure}.test_rows", layer)))
+    one, apart = least_half_widths(min(tested))
+    if name != "difference":
+        return apart if change else one
+    return math.sqrt(2) * apart if change else apart

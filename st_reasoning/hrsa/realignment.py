@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from st_reasoning.errors import InputError
-from st_reasoning.hrsa import probing
 from st_reasoning.hrsa.addresses import Value, Values
+from st_reasoning.hrsa.probing import least_half_width
 from st_reasoning.hrsa.reading import KEPT, SILENT, Verdict, judge, middle_k
 from st_reasoning.stats import interval
 
@@ -177,30 +175,11 @@ def _change(before: Values, after: Values, addresses: tuple[str, str], layer: in
         differences = [second - first for first, second in zip(early, late, strict=True)]
         sizes = (values.record["jackknife"]["weights"] for values in (before, after))
         weights = [sum(pair) / 2 for pair in zip(*sizes, strict=True)]
-        around = interval(change, differences, weights, before.record["intervals"]["level"])
-        half = max(around.high - change, least_half_width([*zip((before, after), addresses, strict=True)], layer))
-        ends = (change - half, change + half)
+        places = [(values, address, layer) for values, address in zip((before, after), addresses, strict=True)]
+        least = least_half_width(places, change=True)
+        around = interval(change, differences, weights, before.record["intervals"]["level"], least=least)
+        ends = (around.low, around.high)
     return Change(old, new, change, ends)
-
-
-def least_half_width(values: Sequence[tuple[Values, str]], layer: int) -> float:
-    """Return half the width that the interval of a change has at least: 0 but for a probe.
-
-    A probe that is as right as another one on all of a few texts need not be so on others, and no block tells. A change
-    of what is itself a difference of two accuracies has twice the variance of one.
-
-    Args:
-        values: The panels that the change is between, and the address in each.
-        layer: Of the first model.
-    """
-    measures = [address.rpartition(".")[0] for _, address in values]
-    if not measures[0].removeprefix("sensitivity.").startswith(probing.ADDRESS):
-        return 0.0
-    tested = [
-        int(panel.fact(f"{measure}.test_rows", layer)) for (panel, _), measure in zip(values, measures, strict=True)
-    ]
-    _, apart = probing.least_half_widths(min(tested))
-    return math.sqrt(2) * apart if values[0][1].endswith(".difference") else apart
 
 
 def _refuse_unlike(backbones: dict[str, Any], embedders: dict[str, Any]) -> None:

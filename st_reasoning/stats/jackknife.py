@@ -31,7 +31,9 @@ class Interval:
     standard_error: float
 
 
-def interval(value: float, left_out: ArrayLike, weights: ArrayLike, level: float = 0.95) -> Interval:
+def interval(
+    value: float, left_out: ArrayLike, weights: ArrayLike, level: float = 0.95, *, least: float = 0.0
+) -> Interval:
     """Return the delete-a-group jackknife interval of a value.
 
     It is centred on the value, not on the jackknife's mean, which is the value corrected for bias of order 1/n. That
@@ -44,6 +46,7 @@ def interval(value: float, left_out: ArrayLike, weights: ArrayLike, level: float
         left_out: [G], the value without each block.
         weights: [G], the size of each block in the unit that is resampled, e.g. its tokens.
         level: The share of such intervals that hold the true value.
+        least: Half the width that it has at least, where no block may tell how sure the value is.
 
     Raises:
         InputError: for fewer than two blocks, arrays that do not match, a value that is not finite, a weight that is
@@ -52,7 +55,7 @@ def interval(value: float, left_out: ArrayLike, weights: ArrayLike, level: float
     found = np.asarray(left_out, dtype=np.float64)
     if found.ndim != 1 or not (np.isfinite(value) and np.isfinite(found).all()):
         raise InputError(f"left_out: expected finite values [G] of a finite value, got {value} and {found}")
-    half = float(half_width(value, found, weights, level))
+    half = max(least, float(half_width(value, found, weights, level)))
     return Interval(float(value) - half, float(value) + half, float(standard_error(value, found, weights)))
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from st_reasoning.errors import InputError
 from st_reasoning.files import read_json
 from st_reasoning.hrsa.addresses import Value, Values
-from st_reasoning.hrsa.realignment import least_half_width, realignment
+from st_reasoning.hrsa.probing import least_half_width
+from st_reasoning.hrsa.realignment import realignment
 from st_reasoning.stats import interval, paired_t
 from st_reasoning.study import published
 from st_reasoning.study.plan import Outcome, ended_well
@@ -299,9 +300,10 @@ def _mean_change(before: dict[str, Any], after: dict[int, dict[str, Any]], addre
         parts = np.array(blocks)
         weights = np.array([panel["jackknife"]["weights"] for panel in (before, *after.values())])
         level = before["intervals"]["level"]
-        around = interval(change, parts[1:].mean(axis=0) - parts[0], (weights[0] + weights[1:].mean(axis=0)) / 2, level)
-        half = max(around.high - change, least_half_width([(values, address) for values in (early, *late)], -1))
-        ends = [change - half, change + half]
+        weights = (weights[0] + weights[1:].mean(axis=0)) / 2
+        least = least_half_width([(values, address, -1) for values in (early, *late)], change=True)
+        around = interval(change, parts[1:].mean(axis=0) - parts[0], weights, level, least=least)
+        ends = [around.low, around.high]
     if len(set(changes)) > 1:
         estimate = paired_t(changes)
         seeds = [estimate.low, estimate.high]

@@ -52,7 +52,7 @@ def overlaps_apart(x: Tensor, y: Tensor) -> float:
 
 def main(folder: str, count: int) -> None:
     texts = sentences(count)
-    model = load(folder, pooled=False)
+    model = load(folder)
     a = hidden_states(model, texts, batch_tokens=1024, progress=False)
     b = hidden_states(noisy(model), texts, batch_tokens=1024, progress=False)
     of_types, of_words = firsts(a, alone=True), firsts(a)

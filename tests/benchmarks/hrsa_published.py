@@ -74,7 +74,7 @@ def states(folder: str, texts: list[str]) -> Tensor:
 
 def cka(xs: Tensor, ys: Tensor) -> list[list[float]]:
     sides = [[z - z.mean(dim=0, keepdim=True) for z in side] for side in (xs, ys)]
-    # Norms in float64: in float32 they overflow and the value is 0 (TRAPS.md), which is not a speed to compare with.
+    # Norms in float64: in float32 they overflow and the value is 0, which is not a speed to compare with.
     own = [[(z.T @ z).double().norm() for z in side] for side in sides]
 
     def one(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor) -> float:

@@ -63,6 +63,12 @@ def record(*layers: dict[str, Any], sinks: int = 0, texts: int = 500, seed: int 
         )
         if not v["determined"]:
             fit |= {"inverse_row_entropy_interval": None, "residual_interval": None}
+        probe = (
+            given(v["own"], half, "own")
+            | given(v["transferred"], half, "transferred")
+            | given(v["transferred"] - v["own"], half, "difference")
+            | {"chance": 0.25, "difference_chance": 0.25 - v["own"], "converged": True, "test_rows": 100}
+        )
         entries.append({
             "layer": number,
             "matched_layer": number,
@@ -75,9 +81,7 @@ def record(*layers: dict[str, Any], sinks: int = 0, texts: int = 500, seed: int 
                 | {"chance": 0.002, "chance_other_types": 0.002}
                 for k in (5, 10, 50)
             },
-            "linear_probe": given(v["own"], half, "own") | given(v["transferred"], half, "transferred")
-            | given(v["transferred"] - v["own"], half, "difference")
-            | {"chance": 0.25, "difference_chance": 0.25 - v["own"], "converged": True, "test_rows": 100},
+            "linear_probe": probe,
         })  # fmt: skip
         guards.append({
             "layer": number,
@@ -89,6 +93,7 @@ def record(*layers: dict[str, Any], sinks: int = 0, texts: int = 500, seed: int 
             "dimension_correlation_without_sinks": given(v["correlation"], half) | {"chance": 0.0},
             "procrustes_without_sinks": copy.deepcopy(fit),
             "knn_overlap_without_sinks": {str(k): given(v["overlap"], half) | {"chance": 0.002} for k in (5, 10, 50)},
+            "linear_probe_without_sinks": copy.deepcopy(probe),
         })  # fmt: skip
     noise = rng.normal(size=BLOCKS)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from scipy.stats import norm
 
 from st_reasoning.errors import InputError
 from st_reasoning.hrsa.gate import parse
@@ -56,6 +59,14 @@ def test_conditions(text: str, said: str | None):
         assert found is not None
         assert found.startswith(f"{text}: ")
         assert said in found
+
+
+def test_a_mean_over_layers_is_no_surer_than_few_texts_make_a_probe():
+    found = parse("linear_probe.own.mean<2", K).failure(record(layer(own=0.9, half=0), layer(own=0.9, half=0)))
+    # Agresti and Coull (1998): no error in 100 texts, two texts more of either kind added.
+    half = norm.ppf(0.975) * math.sqrt(2 / 104 * 102 / 104 / 104)
+    assert found is not None
+    assert f"is 0.900 [{0.9 - half:.3f}, {0.9 + half:.3f}] on average over 2 layers" in found
 
 
 def test_what_is_undefined_fails_and_says_so():

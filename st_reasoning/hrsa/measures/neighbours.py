@@ -17,10 +17,13 @@ from st_reasoning.errors import InputError
 from st_reasoning.hrsa.measures._check import check_pair
 from st_reasoning.hrsa.measures.columns import empty, products, row_blocks
 
-# Similarities held at once: 16 MB, a product wide enough for a GEMM to be fast.
+# Similarities looked at in one go: 16 MB, a product wide enough for a GEMM to be fast. As many again are held where
+# some rows may not be neighbours.
 SIMILARITIES = 1 << 22
 # Entries of the tables in which rows are looked up: what fits in a cache.
 _TABLE = 1 << 20
+# Rows whose ties are ordered at a time.
+_TIED = 64
 # Columns that are first looked at together where few of many are wanted.
 _GROUP = 8
 
@@ -67,6 +70,7 @@ def knn_overlap(
         queries = torch.arange(n, device=x.device)
     elif queries.ndim != 1 or not len(queries) or queries.min() < 0 or queries.max() >= n:
         raise InputError(f"queries: expected row numbers from 0 to {n - 1}, got {queries}")
+    queries = queries.to(x.device, torch.int64)
     without = [] if types is None else [Excluded(types=types)]
     near_x, near_y = (
         neighbours(unit_rows(rows, name), queries, sizes[-1], without=without)[-1]
@@ -117,7 +121,7 @@ def neighbours(
     # One buffer for all parts, and one for lists that need a second look: pages that are new each time cost as much as
     # a third of the products.
     most = max((stop - start for start, stop in parts), default=0)
-    buffer, other = (empty(most, n, dtype=units.dtype, device=units.device) for _ in range(2))
+    buffer, other = (empty(size, n, dtype=units.dtype, device=units.device) for size in (most, most if without else 0))
     for start, stop in parts:
         rows = queries[start:stop]
         similarity = products(units.index_select(0, rows), units, out=buffer[: stop - start])
@@ -210,13 +214,12 @@ def nearest(similarity: Tensor, length: int) -> Tensor:
         last = values[:, length:]
         open_end = (values[:, length - 1 : length] == last) & (last > -torch.inf)
         places = (values == last) & open_end
-        rows = open_end.flatten().nonzero().flatten()
-        if len(rows):
-            # Of the columns that hold the last value the lowest come in.
+        # Of the columns that hold the last value the lowest come in. A few rows at a time: all columns of theirs may.
+        for rows in torch.split(open_end.flatten().nonzero().flatten(), _TIED):
             row, column = (similarity.index_select(0, rows) == last[rows]).nonzero(as_tuple=True)
             held, free = torch.bincount(row), places[rows].sum(dim=1)
             rank = torch.arange(len(row), device=row.device) - (held.cumsum(dim=0) - held)[row]
-            columns[places] = column[rank < free[row]]
+            columns[rows] = columns[rows].masked_scatter(places[rows], column[rank < free[row]])
     columns = columns.masked_fill_(values == -torch.inf, -1)[:, :length]
     return torch.nn.functional.pad(columns, (0, length - columns.shape[1]), value=-1)
 
