@@ -1,7 +1,8 @@
 """HRSA against the published procedure: `python tests/benchmarks/hrsa_speed.py FOLDER [SENTENCES]` (a causal LM).
 
-The models are compared token by token, as the published procedure does it; with `--pooled` they are embedders, and
-their pooled states are measured beside, which the published procedure has no counterpart of.
+Both sides measure all five levels, the probe on whether a text is longer than most. The models are compared token by
+token; with `--pooled` they are embedders, and all measures are taken of one vector per text too, which the published
+procedure does not.
 
 With `--width 2048 --layers 4` only the forward passes and `fast` are timed, of a model of that shape with random
 weights: passes cost as the square of the width, most measures as the width, and Procrustes, by its SVDs, as its cube.
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import hrsa_published
@@ -39,12 +41,15 @@ def shown(seconds: Tensor) -> str:
     return f"{seconds[0]:.0f} s (processor {seconds[1]:.0f} s)"
 
 
-def published(folder: str, other: SentenceTransformer, texts: list[str], scratch: Path) -> dict[str, Any]:
+def published(
+    folder: str, other: SentenceTransformer, texts: list[str], labels: list[bool], scratch: Path
+) -> dict[str, Any]:
     """Run the published procedure and return what each measure took and gave."""
     copied, request = scratch / "other", scratch / "request.json"
     other[0].model.save_pretrained(copied)
     AutoTokenizer.from_pretrained(folder).save_pretrained(copied)
-    request.write_text(json.dumps({"folders": [folder, str(copied)], "texts": texts}), encoding="utf-8")
+    asked = {"folders": [folder, str(copied)], "texts": texts, "labels": labels}
+    request.write_text(json.dumps(asked), encoding="utf-8")
     subprocess.run([sys.executable, hrsa_published.__file__, request], check=True)
     answer: dict[str, Any] = json.loads(request.with_suffix(".answer.json").read_text(encoding="utf-8"))
     return answer
@@ -52,6 +57,8 @@ def published(folder: str, other: SentenceTransformer, texts: list[str], scratch
 
 def main(folder: str, count: int, *, pooled: bool = False, only_fast: bool = False) -> None:
     texts = sentences(count)
+    lengths = [len(text.split()) for text in texts]
+    labels = [length > median(lengths) for length in lengths]
     seconds, values = {}, {}
     model, other = load(folder, pooled=pooled), noisy(load(folder, pooled=pooled))
     start = Spent()
@@ -63,7 +70,9 @@ def main(folder: str, count: int, *, pooled: bool = False, only_fast: bool = Fal
     for estimator in ("fast",) if only_fast else ("fast", "exact"):
         gc.collect()
         start = Spent()
-        values[estimator] = panel(model, other, texts, k=KS, estimator=estimator, batch_tokens=1024, progress=False)
+        values[estimator] = panel(
+            model, other, texts, labels=labels, k=KS, estimator=estimator, batch_tokens=1024, progress=False
+        )
         seconds[estimator] = start.seconds()
         print(f"{estimator} {shown(seconds[estimator])}: {values[estimator]['runtime']['seconds']}", flush=True)
         if estimator == "fast":
@@ -73,16 +82,16 @@ def main(folder: str, count: int, *, pooled: bool = False, only_fast: bool = Fal
         return
     with tempfile.TemporaryDirectory() as scratch:
         del model, one
-        found = published(folder, other, texts, Path(scratch))
+        found = published(folder, other, texts, labels, Path(scratch))
 
     def total(name: str) -> Tensor:
-        return torch.tensor([entry[name] for entry in found.values()], dtype=torch.float64).sum(dim=0)
+        return torch.tensor([entry[name] for entry in found.values() if name in entry], dtype=torch.float64).sum(dim=0)
 
-    whole, collecting = total("seconds"), total("collecting")
-    plain = total("passes") / len(found)
-    bare = plain - total("collecting_in_passes") / len(found)
+    whole, collecting, times = total("seconds"), total("collecting"), len(found) - 1  # the probe encodes
+    plain = total("passes") / times
+    bare = plain - total("collecting_in_passes") / times
     print(f"published procedure {shown(whole)}, of which collecting garbage {shown(collecting)}")
-    print(f"its loads and two forward passes, each of {len(found)} times {shown(plain)}, less garbage {shown(bare)}")
+    print(f"its loads and two forward passes, each of {times} times {shown(plain)}, less garbage {shown(bare)}")
     for number, by in enumerate(("clock", "processor")):
         fast, exact = (float(seconds[name][number]) for name in ("fast", "exact"))
         for what, took, of_passes in (
