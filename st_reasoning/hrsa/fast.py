@@ -20,7 +20,7 @@ from st_reasoning.hrsa.cores import Cores, each
 from st_reasoning.hrsa.facts import Columns
 from st_reasoning.hrsa.measures.columns import empty, products
 from st_reasoning.hrsa.measures.minibatch import PairSums
-from st_reasoning.hrsa.pairs import Longest, Tile, pairs_apart, pairs_met, tiles, within
+from st_reasoning.hrsa.pairs import Longest, Tile, apart, pairs_apart, pairs_met, tiles, within
 from st_reasoning.hrsa.store import Store
 from st_reasoning.hrsa.tokens import Tokens
 
@@ -63,7 +63,8 @@ def linear_cka(
     """Estimate CKA from minibatches that hold one token of each sentence at most.
 
     Pairs of ``tokens.heavy`` are all looked at, and their pairs with a sample of the others: a few of them may be
-    most of what raw states amount to.
+    most of what raw states amount to. In standardised columns it is the tokens that are longest there, see
+    :class:`~.pairs.Longest`.
 
     Args:
         stores: The two models.
@@ -230,7 +231,7 @@ class _Standardised:
             rows = _standardise(store.pick(layer, longest.rows), found)
             products(rows, rows, out=gram)
         sums = PairSums.zero(1, 1, tokens.block_count)
-        sums.add(grams, longest.apart(tokens), 1, tokens.blocks[longest.rows])
+        sums.add(grams, apart(tokens, longest.rows, longest.rows), 1, tokens.blocks[longest.rows])
         return cls(longest, sums)
 
 

@@ -80,12 +80,9 @@ def tiles(tokens: Tokens, batches: Tensor, layers: int, seed: int) -> Iterator[T
         # As many as are heavy: the second tile is as large as the first.
         sample = others[torch.from_numpy(np.random.default_rng(seed).permutation(len(others))[: len(heavy)])]
         sample = sample[tokens.blocks[sample].argsort(stable=True)]  # sums are kept by block
-
-        def apart(columns: Tensor) -> Tensor:
-            return (tokens.sentences[heavy][:, None] != tokens.sentences[columns][None, :]).double()
-
-        yield Tile(heavy[None], heavy[None], apart(heavy)[None], square=True)
-        yield Tile(heavy[None], sample[None], (apart(sample) * (len(others) / len(sample)))[None], square=False)
+        stands_for = len(others) / len(sample)
+        yield Tile(heavy[None], heavy[None], apart(tokens, heavy, heavy)[None], square=True)
+        yield Tile(heavy[None], sample[None], (apart(tokens, heavy, sample) * stands_for)[None], square=False)
     else:
         some, light = every, torch.ones_like(light)
     share = pairs_apart(tokens, light, light) / max(1.0, pairs_met(some))
@@ -125,16 +122,16 @@ class Longest:
         left = pairs_apart(tokens, whole, whole) - pairs_apart(tokens, there, there)
         return cls(rows, there, left / max(1.0, pairs_met(every) - pairs_met(every & there[batches.clamp_min(0)])))
 
-    def apart(self, tokens: Tokens) -> Tensor:
-        """Return 1 for pairs of them that are of different sentences, otherwise 0, [h, h]."""
-        sentences = tokens.sentences[self.rows]
-        return (sentences[:, None] != sentences[None, :]).double()
-
     def others(self, tile: Tile) -> Tensor:
         """Return how many pairs each pair of a tile of minibatches stands for, 0 for two of them, [M, b, b]."""
         assert tile.within is not None
         there = self.there[tile.rows.clamp_min(0)]
         return tile.within * self.weight * ~(there[:, :, None] & there[:, None, :])
+
+
+def apart(tokens: Tokens, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return 1 for pairs of rows [r] and columns [c] that are of different sentences, otherwise 0, [r, c]."""
+    return (tokens.sentences[rows][:, None] != tokens.sentences[columns][None, :]).double()
 
 
 def pairs_met(used: Tensor) -> float:

@@ -298,9 +298,9 @@ def _mean_change(before: dict[str, Any], after: dict[int, dict[str, Any]], addre
     ends = seeds = None
     if None not in blocks and None not in [each.interval for each in (old, *new)]:
         parts = np.array(blocks)
-        weights = np.array([panel["jackknife"]["weights"] for panel in (before, *after.values())])
+        sizes = np.array([panel["jackknife"]["weights"] for panel in (before, *after.values())])
         level = before["intervals"]["level"]
-        weights = (weights[0] + weights[1:].mean(axis=0)) / 2
+        weights = (sizes[0] + sizes[1:].mean(axis=0)) / 2
         least = least_half_width([(values, address, -1) for values in (early, *late)], change=True)
         around = interval(change, parts[1:].mean(axis=0) - parts[0], weights, level, least=least)
         ends = [around.low, around.high]
